@@ -106,7 +106,7 @@ func noticingDeath(dial pgconn.DialFunc, timeout time.Duration) pgconn.DialFunc 
 	}
 }
 
-// waitingDirectly returns a function that calls dial and replaces the connection (see direct).
+// waitingDirectly returns a function that calls dial and passes the connection to direct, which may replace it.
 func waitingDirectly(dial pgconn.DialFunc) pgconn.DialFunc {
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
 		conn, err := dial(ctx, network, address)
@@ -120,7 +120,7 @@ func waitingDirectly(dial pgconn.DialFunc) pgconn.DialFunc {
 // connect opens a session with the listener's settings, and checks that the server is a primary. With PollOnly, it
 // opens a connection without the settings, because each transaction applies them. If there are several hosts, each host
 // has its own time limit, because the first may be a primary that has died. receive, if non-nil, is called with each
-// notification; such a connection waits directly.
+// notification. A connection with receive waits in a system call of its own (see direct).
 func (l *Listener) connect(ctx context.Context, purpose string, receive pgconn.NotificationHandler) (*pgx.Conn, error) {
 	config, err := l.connConfig(purpose)
 	if err != nil {

@@ -15,7 +15,7 @@ import (
 
 // A directConn is a connection that waits in a system call of its own (ppoll), which blocks the thread. A connection of
 // package net waits in Go's poller instead. Then, whenever bytes arrive, two or three threads of the program wake up and
-// pass the work on. For the short answer to a fetch, that costs more CPU than everything else that the hub does.
+// pass the work on. For the short answer to a fetch, that costs more CPU than reading the rows.
 type directConn struct {
 	net.Conn // closed, but its addresses can still be read
 	socket   *os.File
@@ -128,7 +128,8 @@ func (c *directConn) Write(p []byte) (done int, err error) {
 	return done, c.failure("write", err)
 }
 
-// use calls do, which reads or writes, until it does not fail because the socket is not ready.
+// use calls do, which reads from the socket or writes to it. While the socket is not ready, use waits and calls do
+// again.
 func (h *half) use(do func(fd int) (int, error)) (n int, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -165,7 +166,7 @@ func (h *half) check() error {
 func (h *half) wait() {
 	h.waiting.Store(true)
 	defer h.waiting.Store(false)
-	if h.check() != nil { // the change may have come before waiting was set, so that it has not interrupted
+	if h.check() != nil { // a change before waiting was set has not interrupted this wait
 		return
 	}
 	var timeout *unix.Timespec
@@ -207,7 +208,7 @@ func (h *half) close() error {
 	return h.file.Close()
 }
 
-// Close ends the Read and the Write that wait.
+// Close closes the connection. It ends a Read and a Write that wait.
 func (c *directConn) Close() error {
 	return c.failure("close", errors.Join(c.in.close(), c.out.close(), c.socket.Close()))
 }

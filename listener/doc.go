@@ -11,7 +11,8 @@
 //
 // When PostgreSQL is unreachable, Run connects again, with growing pauses, and continues from its cursor, so no row is
 // lost or delivered twice. If the server has lost delivered rows (in a crash without synchronous commit, a failover to
-// a standby that lagged, or a restore), that may be impossible. The next Batch then has a Clamp or a Reset.
+// a standby that lagged, or a restore), Run may have to continue from another cursor. The next Batch then has a Clamp
+// or a Reset.
 //
 // # Terms
 //
@@ -26,24 +27,26 @@
 //     cursor is valid.
 //   - A safety poll is a fetch of a sleeping listener after Look (1 s) without a notification. It finds rows that came
 //     without a notification.
-//   - A batch, in this package and in cursor, has the rows that a fetch reads from one snapshot. A large batch is read
-//     page by page. Each page is delivered as a feed.Batch, so a feed.Batch can end in the middle of a transaction.
+//   - A batch, in this package and in cursor, consists of the rows that a fetch reads from one snapshot. A large batch
+//     is read page by page. Each page is delivered as a feed.Batch, so a feed.Batch can end in the middle of a
+//     transaction.
 //
 // # Failures
 //
-// The failures of the following operations are counted by operation (see the package failures; rowcast shows the counts
-// as rowcast_failures_total). They are logged, for each kind of line at most five lines at once and then one line in
-// ten seconds. The body of /readyz shows each operation that fails at present: the times of its first and its last
-// failure, the number of failures, and the SQLSTATE if PostgreSQL sent one.
+// The failures of each operation below are counted (see the package failures; rowcast shows the counts as
+// rowcast_failures_total) and logged. Each kind of log line is limited to five lines at once, and then one line in ten
+// seconds; "waiting for PostgreSQL" is limited to three lines at once, and then one line in 30 seconds. The body of
+// /readyz shows each operation that fails at present: the times of its first and its last failure, the number of
+// failures, and the SQLSTATE if PostgreSQL sent one.
 //
 //	operation     what fails                                     pause before a retry          log line
-//	connect       opening the first connection                   0.1 s, doubled up to 5 s      cannot connect to PostgreSQL, or before
-//	                                                                                           the first success waiting for PostgreSQL
+//	connect       opening the first connection                   0.1 s, doubled up to 5 s      cannot connect to PostgreSQL; while rowcast
+//	                                                                                           starts: waiting for PostgreSQL
 //	park_lock     opening or keeping the second connection       like connect                  cannot connect to PostgreSQL, or
 //	                                                                                           lost connection to PostgreSQL
 //	fetch         reading rows, or keeping the first connection  like connect                  cannot read from PostgreSQL, or
 //	                                                                                           lost connection to PostgreSQL
-//	history       reading rowcast.history: it has lost its row   none: each fetch reads it     rowcast.history is empty: run rowcast migrate; …
+//	history       reading the row of rowcast.history             none: each fetch reads it     rowcast.history is empty: run rowcast migrate; …
 //	retention     deleting old rows                              Every (1 min)                 cannot delete old rows
 //	replay        reading a page of the rows a client missed     0.1 s, doubled up to 5 s      cannot resume a stream; retrying
 //	check_cursor  validating a cursor of another epoch           like replay                   like replay
@@ -52,15 +55,15 @@
 //	unpark        notifying the hubs of a released park lock     no retry: the hubs notice it  cannot notify the other hubs
 //	disconnect    notifying the other hubs of a disconnect       no retry: the app gets 503    cannot notify other hubs to disconnect a recipient
 //
-// The pauses of connect, park_lock, fetch, replay, check_cursor and catch_up have jitter: they are between half and one
-// and a half times as long.
+// The pauses of connect, park_lock, fetch, replay, check_cursor and catch_up have jitter, which makes each of them from
+// half to one and a half times as long.
 //
 // The hub itself attempts the first five operations again and again. Such an operation counts as failing from its first
 // failure until it succeeds. The other operations are attempted only when they are needed, some of them for several
 // streams at a time. Such an operation counts as failing for 2 minutes after its last failure, because there may be no
-// further attempt. If the operation has succeeded since that failure, it counts as failing for 20 seconds only, and not
-// for a shorter time, because the success may be that of another stream.
+// further attempt. If the operation has succeeded since then, these 2 minutes become 20 seconds. They do not end at the
+// success, because another stream may have succeeded while the cause of the failure remains.
 //
-// Run reads and delivers in one goroutine. Another goroutine runs what can take long on the second connection
-// (parklock.go). It ends before the session ends.
+// Run reads and delivers in one goroutine. Another goroutine runs the statements on the second connection that can take
+// long (parklock.go). That goroutine ends before the session ends.
 package listener

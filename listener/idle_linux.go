@@ -20,7 +20,8 @@ const (
 	outdated = time.Second
 )
 
-// read returns the share, from 0 to 1, between the last two measurements. It returns 1 if the share is not known.
+// read returns the idle share of the time between the last two measurements, from 0 to 1. It returns 1 if the share is
+// not known.
 func (m *idleMeter) read(now time.Time) float64 {
 	age := now.Sub(m.at)
 	if age < measureEvery {

@@ -4,7 +4,7 @@ package listener
 
 import "time"
 
-// An idleMeter does not measure anything. Only on Linux, it measures for which share of their time the CPUs are idle.
+// An idleMeter measures for which share of their time the CPUs are idle, but only on Linux. Here it measures nothing.
 type idleMeter struct{}
 
 // read returns 1, because the share is not known.

@@ -28,8 +28,8 @@ type Inbox struct {
 const inboxTimeout = 5 * time.Second
 
 // inboxLockTimeout is the lock_timeout of a statement, in milliseconds. A transaction of the app may lock the inboxes of
-// some users for long. Their requests must not keep the connections from the other users. It is longer than the default of
-// deadlock_timeout, so that PostgreSQL reports a deadlock as such.
+// some users for long. Meanwhile, the requests of these users must not occupy all connections. The timeout is longer
+// than the default of deadlock_timeout (1 s), so that PostgreSQL reports a deadlock as such.
 const inboxLockTimeout = "1500"
 
 // NewInbox returns an Inbox with the listener's configuration. It uses at most conns connections at a time. A connection is
@@ -88,9 +88,9 @@ func orNull(text string) *string {
 	return &text
 }
 
-// call returns the result of a query, which has one row with a jsonb value. If PostgreSQL has ended the statement because of a
-// deadlock, which has undone it, call runs it a second time. An app that deletes many rows may lock them in another order than
-// the functions of the inbox.
+// call returns the result of a query, which has one row with a jsonb value. If PostgreSQL ends the statement because of
+// a deadlock, it has also undone the statement, so call runs it a second time. A deadlock is possible because an app
+// that deletes many rows may lock them in another order than the functions of the inbox.
 func (i *Inbox) call(ctx context.Context, query string, arguments ...any) (result json.RawMessage, err error) {
 	run := func(ctx context.Context, db querier) error {
 		var text []byte

@@ -20,7 +20,7 @@ type link struct {
 	*Listener
 	conn *pgx.Conn
 
-	notified  bool  // a notification without a payload has come that no fetch covers; reset while polling
+	notified  bool  // a notification without a payload has come that no fetch covers yet (see covered); reset while polling
 	announced bool  // a notification without a payload has come since the last fetch began
 	released  bool  // a notification says that a hub has released the park lock
 	calls     calls // notifications with a payload that have not been answered
@@ -164,8 +164,8 @@ func (k *link) receive(_ *pgconn.PgConn, n *pgconn.Notification) {
 
 // covered is called when the answer to a fetch with a new snapshot begins. PostgreSQL sends notifications only between
 // transactions, so those that have come until now were sent before the snapshot was taken. Their transactions had ended
-// by then, so the fetch reads their rows. If it fails, another one follows, or the session ends. Notifications for later
-// transactions come at the end of the answer.
+// by then, so the fetch reads their rows. If the fetch fails, another fetch follows, or the session ends. Notifications
+// for later transactions come at the end of the answer.
 func (k *link) covered() { k.notified = false }
 
 func (k *link) receiveMessage(payload string) {
@@ -178,8 +178,8 @@ func (k *link) receiveMessage(payload string) {
 	}
 }
 
-// receiveDisconnect drops no request. If too many calls wait already, it closes the streams at once, perhaps
-// before rows that were committed earlier have been delivered. A client receives these rows if it resumes.
+// receiveDisconnect drops only malformed requests. If too many calls wait already, it closes the streams at once,
+// perhaps before rows that were committed earlier have been delivered. A client receives these rows if it resumes.
 func (k *link) receiveDisconnect(recipient string) {
 	switch {
 	case k.Disconnect == nil:

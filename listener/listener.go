@@ -56,18 +56,22 @@ type Listener struct {
 	// connections through a transaction pooler.
 	PollOnly bool
 
-	// PollInterval bounds the time between two fetches while polling. This time is half as long as a fetch takes, but at
-	// least an eighth of PollInterval, and at most twice PollInterval, or PollInterval while there are fewer commits a
-	// second than Busy. At n times Busy commits a second, it is at least n eighths of PollInterval. On Linux, this lower
-	// bound is up to four times as long if the machine's CPUs are idle for less than 0.3 of the time. Then, a listener that
-	// was notified also waits for this bound, but at most 1 ms, if there are more than 300 commits a second. With PollOnly,
-	// the time is PollInterval, or up to twice as long if fetches are slow. While the transaction of another session keeps
-	// the listener from sleeping, it can be from 10 to 25 ms. The default is 2 ms, or 100 ms with PollOnly.
+	// PollInterval bounds the time between two fetches while the listener polls. This time is half as long as a fetch
+	// takes, within two bounds. The lower bound is an eighth of PollInterval, or n eighths at n times Busy commits a
+	// second. The upper bound is twice PollInterval, or PollInterval while there are fewer commits a second than Busy.
+	//
+	// On Linux, the lower bound is up to four times as long while the machine's CPUs are idle for less than 0.3 of the
+	// time. If there are then 300 commits a second or more, a sleeping listener also waits before it fetches for a
+	// notification: for the lower bound, but at most 1 ms.
+	//
+	// With PollOnly, the time is PollInterval, or up to twice as long if fetches are slow. While the transaction of
+	// another session keeps the listener from sleeping, the time can be from 10 to 25 ms. The default is 2 ms, or 100 ms
+	// with PollOnly.
 	PollInterval time.Duration
 
-	// Look is the longest time without a fetch while the listener sleeps. The fetch after it is a safety poll: it finds
-	// rows that came without a notification (logical replication, a disabled trigger), and proves that the session is
-	// alive. The default is 1 s. A negative Look disables the safety poll, which only a test should do.
+	// Look is the longest time without a fetch while the listener sleeps. The fetch after this time is a safety poll: it
+	// finds rows that came without a notification (logical replication, a disabled trigger), and proves that the session
+	// is alive. The default is 1 s. A negative Look disables the safety poll, which only a test should do.
 	Look time.Duration
 
 	// Busy is the number of commits a second from which on the listener polls. Quiet is the number below which it
@@ -110,11 +114,11 @@ type Listener struct {
 	logs     logs
 
 	once sync.Once
-	name string // a random name that the disconnect requests of its own Replayers have, so that the listener ignores them
+	name string // a random name in the disconnect requests of the listener's own Replayers, which the listener ignores
 
 	isConnected atomic.Bool
 
-	// Only Run's goroutine uses these. They outlive a session.
+	// Only Run's goroutine uses these fields. They outlive a session.
 	cursor      cursor.Cursor
 	begun       bool            // cursor is set: the first session has found where to begin
 	delivered   deliveredRows   // the last delivered rows, which a crash may lose
@@ -148,7 +152,7 @@ type Stats struct {
 	ForeignXid atomic.Int64
 
 	queue   atomic.Uint64             // the bits of the number that NotifyQueue returns
-	current atomic.Pointer[time.Time] // the beginning of the last fetch that read to the end; before the first, of Run
+	current atomic.Pointer[time.Time] // when the last fetch that read to the end began, or when Run began
 }
 
 // logs has the limits of log lines that could otherwise be written very often.
@@ -161,8 +165,8 @@ type logs struct {
 }
 
 // Run reads until the context ends, and then returns nil. While there is no session with PostgreSQL, it tries to
-// begin one. The pauses between the attempts grow, up to about 5 s. They are short again after a session that was
-// complete for a second.
+// begin one. The pauses between the attempts grow from about 0.1 s to about 5 s. After a session that was complete for
+// a second or longer, they begin at 0.1 s again.
 func (l *Listener) Run(ctx context.Context) error {
 	defaults(l)
 	l.Stats.setCurrent(time.Now())
@@ -229,8 +233,8 @@ func setDefault[T comparable](field *T, value T) {
 	}
 }
 
-// ErrPooled reports that the connection goes through a transaction pooler. There, LISTEN receives nothing, and a
-// session's lock would stay with a connection that serves other clients.
+// ErrPooled reports that the connection goes through a transaction pooler. Through such a pooler, LISTEN receives
+// nothing, and the park lock would stay with a session of the server that also serves other clients.
 var ErrPooled = errors.New("the database connection goes through a transaction pooler (PgBouncer): connect directly, or poll (--poll)")
 
 // ErrStandby reports that the server is a standby. Its snapshots leave out the transactions that run on the primary.

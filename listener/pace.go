@@ -28,13 +28,14 @@ const (
 	// checkFrom is the rate, in commits a second, from which on the hub checks for a queue of writers. At a lower rate,
 	// writers hardly ever wait for each other.
 	checkFrom = 30
-	// checkEvery is the minimum time between two checks. After a check that has found a queue it is checkAgain. A check
-	// delays the rows that are committed meanwhile: one every 50 ms delayed 2 % of a thousand rows a second.
+	// checkEvery is the minimum time between two checks. After a check that has found a queue, it is checkAgain. A check
+	// delays the rows that are committed meanwhile: at a thousand rows a second, a check every 50 ms delayed 2 % of the
+	// rows.
 	checkEvery = 200 * time.Millisecond
 	checkAgain = 15 * time.Millisecond
 	// lasting is the number of checks in a row that must find waiting writers. After a stall of the disk, one or two
-	// checks find some (measured at a thousand rows a second: 7 of 100 checks), and polling would only delay the next
-	// rows.
+	// checks find some, and polling would only delay the next rows. At a thousand rows a second, 7 of 100 checks found
+	// waiting writers.
 	lasting = 4
 	// minHold and maxHold bound a hold, the time for which the hub polls because writers have waited. The hold is
 	// doubled if writers wait again soon after the last hold.

@@ -51,7 +51,7 @@ type reader struct {
 	run        runner
 	unreadable func(id int64, sqlstate, reason string)
 	spare      []row  // an empty slice, whose array the next page uses
-	observed   func() // if non-nil, it is called when a page with a new snapshot arrives, before anything that comes after it
+	observed   func() // if non-nil, it is called when the answer with a new snapshot begins, before the answer is read
 }
 
 // A runner runs a statement with the listener's settings and a deadline of its own.
@@ -207,7 +207,7 @@ func (p *page) deliverable(rows []feed.Row) []feed.Row {
 type row struct {
 	feed.Row
 
-	skipped   bool // the row is not delivered, because its recipient or id is invalid or cannot be read
+	skipped   bool // the row is not delivered, because its id is invalid, or its recipient is invalid or cannot be read
 	misplaced bool // the id is NULL or below 1, so the row cannot be the anchor of a cursor
 	gone      bool // the row was deleted before it was read
 }
@@ -225,8 +225,8 @@ func (r *row) isTrouble() bool { return r.Unreadable != "" || r.Data == nil && r
 // large or cannot be read. A page whose rows are large ends early, and PostgreSQL has then converted the rows after its
 // end for nothing. The level keeps these rows few, so the work stays linear in the number of rows.
 //
-// The text of a jsonb number can be 8,000 times as long as its stored form, and only the conversion shows its length.
-// So the stored bytes that a page asks to convert are bounded too, by inlineTotal.
+// The text of a jsonb number can be about 9,000 times as long as its stored form, and only the conversion shows its
+// length. So the stored bytes that a page asks to convert are bounded too, by inlineTotal.
 type level int
 
 const (

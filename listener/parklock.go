@@ -53,8 +53,8 @@ func (l *Listener) openParkLock(ctx context.Context) (*parkLock, error) {
 	return p, nil
 }
 
-// begin sets lock_timeout for the session and asks for the process ID of the server process. A pooler may hide the
-// process ID.
+// begin sets lock_timeout for the session, and asks the server for the process ID of its process. The process ID that
+// was reported when the connection began may be a pooler's own.
 func (p *parkLock) begin(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, p.timeout)
 	defer cancel()
@@ -253,7 +253,7 @@ func (b *background) start(work job) {
 	}()
 }
 
-// isRunning reports whether a job was started whose result was not returned yet by finish or stop.
+// isRunning reports whether a job was started, and neither finish nor stop has returned its result yet.
 func (b *background) isRunning() bool { return b.job != nil }
 
 // finish returns the result of the job if the job has ended. idle reports whether no job runs any more.

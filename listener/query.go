@@ -25,8 +25,8 @@ type pageQuery struct {
 	near bool
 }
 
-// newPageQuery returns a query for a first row and for the rows of arms. stored and text are the last two parameters of
-// full.
+// newPageQuery returns a query for a first row and for the rows of arms. stored and text are the placeholders of the
+// last two parameters of full.
 func newPageQuery(first func(more string) string, arms func(columns) string, stored, text string) pageQuery {
 	return pageQuery{
 		full: first(", NULL::text, NULL::text, NULL::text") + arms(columns{
@@ -38,12 +38,12 @@ func newPageQuery(first func(more string) string, arms func(columns) string, sto
 }
 
 // fetchQuery reads the rows that a cursor has not seen and a snapshot shows. The cursor is $1 (its half-delivered
-// transaction), $2 (the last row delivered of it), $3 (the transactions in flight) and $4 (the transaction from which
-// on nothing was seen). The snapshot is $5, or the present one if that is NULL. The rows come in the order of delivery:
-// the half-delivered transaction first (rule 7). Each arm is one ordered index scan, because for a single condition
-// with OR the planner could read the whole table. The arms order by n.xid: xid alone would be the column of the result,
-// a text. The last arm has an upper bound. Without it, every fetch would read the rows with transaction numbers that
-// this server has not assigned yet (restored or forged rows).
+// transaction), $2 (the id of the last delivered row of that transaction), $3 (the transactions in flight) and $4 (the
+// transaction from which on nothing was seen). The snapshot is $5, or the present one if $5 is NULL. Each arm returns
+// at most $6 rows. The rows come in the order of delivery: the half-delivered transaction first (rule 7). Each arm is
+// one ordered index scan, because for a single condition with OR the planner could read the whole table. The arms order
+// by n.xid: xid alone would be the column of the result, a text. The last arm has an upper bound. Without it, every
+// fetch would read the rows with transaction numbers that this server has not assigned yet (restored or forged rows).
 var fetchQuery = newPageQuery(snapshotRow(noState), fetchArms, "$7", "$8")
 
 func fetchArms(c columns) string {
@@ -64,8 +64,8 @@ UNION ALL (SELECT ` + c.of(3) + ` FROM rowcast.notifications n
 // nearQuery reads the same rows as fetchQuery with less CPU, because it has a single arm. This arm begins at $1,
 // the oldest transaction that the cursor has not seen. So it also reads the rows of later transactions that the cursor
 // has seen, and leaves them out: the query is for cursors with few such rows, and without a half-delivered transaction.
-// $2 are the transactions in flight, $3 is the transaction from which on nothing was seen, and $4 the number of rows.
-// It reads the present snapshot. Without a row in rowcast.history, the horizon is NULL.
+// $2 has the transactions in flight, $3 is the transaction from which on nothing was seen, and $4 is the largest number
+// of rows. nearQuery reads the present snapshot. Without a row in rowcast.history, the horizon is NULL.
 var nearQuery = func() pageQuery {
 	const present = `(SELECT pg_current_snapshot())`
 	q := newPageQuery(func(more string) string {
@@ -114,7 +114,8 @@ var (
 		AND pg_visible_in_snapshot(xid, ` + shown + `) AND (` + assigned + `) ORDER BY recipient, xid, id LIMIT $6`
 )
 
-// args returns the first parameters of a query: the cursor, the snapshot and the number of rows.
+// args returns the first parameters of a query: the cursor, the snapshot (not for nearQuery) and the largest number of
+// rows.
 func (q request) args(rows int) []any {
 	if q.query.near {
 		xids := [2]string{strconv.FormatUint(q.from.Lowest(), 10), strconv.FormatUint(q.from.Xmax, 10)}
@@ -133,8 +134,8 @@ func (q request) args(rows int) []any {
 	return []any{strconv.FormatUint(c.Xid, 10), c.ID, formatXids(c.Xip), strconv.FormatUint(later, 10), shows, rows}
 }
 
-// firstRow is the beginning of every query, up to FROM. It selects one row with the snapshot, the horizon and a state
-// ([readState]), even if there are no rows to deliver.
+// firstRow returns the beginning of every query, up to FROM. It selects one row with the snapshot, the horizon and a
+// state ([readState]), even if there are no rows to deliver.
 func firstRow(horizon, state, more string) string {
 	return `SELECT snapshot::text, ` + horizon + `, NULL::text, NULL::bigint, ` + state + `, 0` + more + `
 	FROM `
@@ -190,17 +191,17 @@ var (
 	listAsText = make(pgx.QueryResultFormats, listColumns)
 )
 
-// boundRecipient and boundEvent keep the table's rules for the lengths of recipient and event, in the encoding of the
-// database. A value that is too long is replaced by NULL, which breaks the rules too.
+// boundRecipient and boundEvent enforce the table's limits for the lengths of recipient and event, in the encoding of
+// the database. A value that is too long is replaced by NULL, so the row counts as invalid.
 const (
 	boundRecipient = `CASE WHEN octet_length(recipient) <= 256 THEN recipient END`
 	boundEvent     = `CASE WHEN octet_length(event) <= 128 THEN event END`
 )
 
-// inlineData returns an SQL expression for the text of data. Its value is NULL if data is too large, stored or as text.
-// data #> '{}' is data before it is compressed: compressed numbers can be a million times as long in text. Data of at
-// most 512 bytes has less than 5 MiB of text, which is not measured: for a small row, measuring would cost half as much
-// as everything else.
+// inlineData returns an SQL expression for the text of data. The value of the expression is NULL if data is too large,
+// as stored or as text. data #> '{}' is data before compression: the text of compressed numbers can be a million times
+// as long as what is stored. The text of data of at most 512 bytes is not measured, because it is shorter than 5 MiB.
+// For a small row, measuring would cost half as much as everything else.
 func inlineData(stored, text string) string {
 	return `CASE WHEN pg_column_size(data) > ` + stored + `::int THEN NULL
 	WHEN pg_column_size(data #> '{}') <= least(` + stored + `::int, 512) THEN data::text

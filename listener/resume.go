@@ -156,7 +156,7 @@ type deliveredRows struct {
 	rows []cursor.Row
 	next int // the index of the oldest row, once there are maxDelivered rows
 
-	// floor is the highest transaction that may have been delivered, was not lost, and has no row in rows.
+	// floor is a transaction number. Each delivered transaction above it that was not lost has a row in rows.
 	floor uint64
 }
 

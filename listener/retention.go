@@ -200,10 +200,10 @@ func (r *Retention) observe(text string) error {
 	return nil
 }
 
-// endQuery finds the last transaction to delete, from the horizon ($1) on and below settled ($4). A row with a created_at in the future is
-// deleted with the next old row: if it were kept, one wrong clock would keep all later rows. The query looks at the
-// first $2 rows that are not in the future. It also looks for young rows in the transaction of the last of them,
-// because this transaction may have more rows.
+// endQuery finds the last transaction to delete, from the horizon ($1) on and below settled ($4). A row with a
+// created_at in the future is deleted with the next old row. If it were kept, a single wrong clock would keep all later
+// rows. The query looks at the first $2 rows that are not in the future. It also looks for young rows in the
+// transaction of the last of these rows, because this transaction may have more rows.
 const endQuery = `WITH oldest AS MATERIALIZED (
 		SELECT xid, created_at < ` + keptSince + ` AS old FROM rowcast.notifications
 		WHERE xid >= $1::text::xid8 AND xid < $4::text::xid8 AND created_at <= now() ORDER BY xid, id LIMIT $2),
@@ -226,8 +226,9 @@ func (r *Retention) findEnd(ctx context.Context, tx querier, horizon string) (en
 	return end, nil
 }
 
-// keptSince is the time before which rows are old, with the parameter keep. The parameter is a number, because the text of
-// an interval can have at most 2^31-1 microseconds (36 minutes) before PostgreSQL 15.
+// keptSince is the time before which rows are old, as an SQL expression. Its parameter $3 is the result of keep. It is
+// a number and not an interval, because before PostgreSQL 15 the text of an interval can have at most 2^31-1
+// microseconds (36 minutes).
 const keptSince = `now() - $3::text::bigint * interval '1 microsecond'`
 
 // keep returns r.Keep in microseconds.

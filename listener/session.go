@@ -60,7 +60,7 @@ func (s *session) live(ctx context.Context) (err error) {
 }
 
 // begin begins to listen, and then finds the cursor from which to continue. The first fetch comes after both. So it also
-// reads rows that are after the cursor and were announced before the session listened.
+// reads the rows after the cursor whose notifications were sent before the session listened.
 func (s *session) begin(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, s.Timeout)
 	defer cancel()
@@ -94,7 +94,8 @@ func (s *session) complete(ctx context.Context) (lock *parkLock, err error) {
 	return lock, nil
 }
 
-// steady is a time. If a session was complete for this time or longer, the pause after the session is the shortest one.
+// steady is the time for which a session must have been complete. After such a session, the pauses begin at minPause
+// again.
 const steady = time.Second
 
 func (s *session) wasSteady() bool { return !s.whole.IsZero() && time.Since(s.whole) >= steady }
@@ -204,7 +205,7 @@ func (s *session) page(snapshot *cursor.Cursor) (p page, err error) {
 	return p, err
 }
 
-// deliver delivers a page and moves the cursor behind it.
+// deliver delivers a page and moves the cursor to its end.
 func (s *session) deliver(p page) {
 	if len(p.rows) > 0 {
 		s.cursor = p.rows[len(p.rows)-1].Cursor

@@ -5,18 +5,20 @@ import (
 	"time"
 )
 
-// A span knows about how many rows nearQuery would read again: the rows that the cursor has seen, of transactions after
-// the oldest one that it has not seen. They are many if that transaction has been open for long.
+// A span estimates how many rows nearQuery would read again. These are the rows that the cursor has seen and that
+// belong to transactions after the oldest transaction that the cursor has not seen. They are many if that oldest
+// transaction has been open for long.
 type span struct {
 	from    uint64    // nearQuery is not used if the oldest transaction is below this number; 0 before the first fetch
 	fetches []fetched // the last fetches that found rows
 }
 
 const (
-	// fewRows is the number of rows that nearQuery may read again. From then on, fetchQuery costs less.
+	// fewRows is the largest number of rows that nearQuery may read again. With more rows, fetchQuery costs less.
 	fewRows = 200
-	// slowFetch is how long a fetch may take. After a slower fetch, nearQuery is not used until all transactions of that
-	// time have ended: they may have inserted many rows, which nearQuery would find again in each fetch until the commit.
+	// slowFetch is how long a fetch may take. After a slower fetch, nearQuery is not used until all transactions that were
+	// open during the fetch have ended. They may have inserted many rows, which nearQuery would find again in each fetch
+	// until their commit.
 	slowFetch = 2 * time.Millisecond
 	// maxFetches bounds the fetches that a span remembers.
 	maxFetches = 32

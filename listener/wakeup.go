@@ -103,9 +103,9 @@ func (w *wakeup) close() {
 	}
 }
 
-// next waits until the next fetch is due, and returns the reason for it. last describes the fetch before.
+// next waits until the next fetch is due, and returns the reason for it. last describes the fetch before the wait.
 //
-// Of the last two fetches, the quicker one counts as the usual time of a fetch. A fetch is sometimes slow only because a
+// The phase gets the time of the quicker one of the last two fetches, because a fetch is sometimes slow only because a
 // process has waited for a CPU.
 func (w *wakeup) next(ctx context.Context, last fetched) (why reason, err error) {
 	last.took, w.took = min(last.took, w.took), last.took
@@ -188,9 +188,9 @@ func (w *wakeup) interval(took time.Duration, idle float64) time.Duration {
 // collectFrom is the rate, in commits a second, from which on a hub that was notified may wait for further commits.
 const collectFrom = 300
 
-// collect returns how long a hub that was notified waits before it fetches: up to a millisecond. It waits only if there are
-// many commits and the CPUs of this machine are hardly idle. The fetch then reads the rows of several commits at once, which
-// leaves CPU to the writers and to other hubs.
+// collect returns how long a hub that was notified waits before it fetches: up to a millisecond. The hub waits only if
+// there are many commits and the CPUs of this machine are hardly idle. The fetch then reads the rows of several commits
+// at once, which leaves CPU to the writers and to other hubs.
 func (w *wakeup) collect(now time.Time) time.Duration {
 	if w.pace.decay(now); w.pace.rate < collectFrom {
 		return 0
@@ -207,16 +207,17 @@ func (w *wakeup) collectWhile(idle float64) time.Duration {
 }
 
 // stretch returns the factor by which the lower bound of the interval grows if this share of the CPUs' time is idle. The
-// factor is 1 from 0.3 up, and 4 from 0.15 down. Between them it grows with the square, because the last idle time is
-// what the writers need.
+// factor is 1 for a share of 0.3 or more, and 4 for 0.15 or less. Between these shares it is the square of 0.3 / idle.
+// So it grows faster as the share falls, because the writers need the last idle time most.
 func stretch(idle float64) float64 {
 	missing := 0.3 / max(idle, 0.15)
 	return max(1, missing*missing)
 }
 
 // poll waits for an interval, or until CatchUp is called. Notifications without a payload do not end the wait. Messages
-// and requests to disconnect, which have a payload, are passed on at once. If the interval is short, the hub naps
-// instead. Nothing ends a nap, but it costs far less than a wait.
+// and requests to disconnect, which have a payload, are passed on at once. If the interval is shorter than gapPoll, the
+// hub does not wait for anything on the connection, but naps. Nothing ends a nap, and messages are passed on only after
+// it. But a nap costs far less CPU than a wait.
 func (w *wakeup) poll(ctx context.Context, interval time.Duration) (reason, phase, error) {
 	for until := time.Now().Add(interval); time.Now().Before(until) && !w.isFetchRequested(); {
 		w.link.notified, w.link.released = false, false
@@ -335,8 +336,8 @@ func (w *wakeup) sleep(ctx context.Context, lost func() (bool, error)) (reason, 
 	}
 }
 
-// afterSleep may check for a queue of writers if the last fetch was caused by a notification. If the last fetch was a
-// safety poll that has found rows, afterSleep waits for their notification.
+// afterSleep may check for a queue of writers if the hub was woken for the last fetch. If the last fetch was a safety
+// poll that has found rows, afterSleep waits for their notification.
 func (w *wakeup) afterSleep(ctx context.Context, last fetched) error {
 	switch {
 	case last.reason == woken:
