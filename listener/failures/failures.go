@@ -1,5 +1,5 @@
-// Package failures counts the failures of the hub's operations. For each operation it keeps the number of failures, for
-// a metric, and whether the operation fails at present, for the operator.
+// Package failures counts the failures of the hub's operations. For each operation it keeps the number of failures,
+// which a metric shows, and whether the operation fails at present, which the operator can see.
 package failures
 
 import (
@@ -19,9 +19,9 @@ type Operation string
 const (
 	Connect     Operation = "connect"      // opening the listener's first connection
 	ParkLock    Operation = "park_lock"    // opening or keeping the listener's second connection, for the park lock
-	ParkQueue   Operation = "park_queue"   // waiting in the queue for the park lock, while a transaction that has inserted stays open
+	ParkQueue   Operation = "park_queue"   // waiting in the queue for the park lock while an open transaction holds it
 	Unpark      Operation = "unpark"       // notifying the other hubs that this hub has released the park lock
-	Fetch       Operation = "fetch"        // reading new rows
+	Fetch       Operation = "fetch"        // reading new rows, or keeping the listener's first connection
 	Replay      Operation = "replay"       // reading a page of the rows that a client missed
 	CheckCursor Operation = "check_cursor" // checking whether a cursor of another epoch is valid
 	CatchUp     Operation = "catch_up"     // waiting until the hub has read everything that a client has received
@@ -40,13 +40,13 @@ var All = []Operation{
 	JWKS, AuthURL, Accept, Inbox,
 }
 
-// steady lists the operations that one loop of the hub attempts again and again. So the last attempt says whether such
-// an operation fails at present. All other operations are attempted only when they are needed, for example for a
-// client. Several goroutines may attempt them at the same time, and some may succeed while others fail.
+// steady lists the operations that the hub attempts again and again, each of them in a single loop. So the last attempt
+// says whether such an operation fails at present. All other operations are attempted only when they are needed, for
+// example for a client. Several goroutines may attempt them at the same time, and some may succeed while others fail.
 var steady = []Operation{Connect, ParkLock, Fetch, History, Retention, JWKS}
 
-// An operation that is not steady counts as failing for some time after its last failure. Both times are longer than
-// the longest pause between two attempts of a replay (7.5 s) and an attempt (10 s) together.
+// Kept and Recovering are how long an operation that is not steady counts as failing after its last failure. Each of
+// them is longer than the longest pause between two attempts of a replay (7.5 s) and an attempt (10 s) together.
 const (
 	Kept       = 2 * time.Minute  // if the operation has not succeeded since
 	Recovering = 20 * time.Second // if the operation has succeeded since
@@ -118,8 +118,8 @@ func (s *State) add(err error) {
 	s.Last, s.Err, s.Succeeded = now, err, false
 }
 
-// Warn records a failure. It also logs the failure to logger, unless the operation's failures were logged too often
-// before.
+// Warn records a failure. It also logs the failure to logger, unless too many failures of the operation were logged
+// shortly before.
 func (r *Record) Warn(logger *slog.Logger, of Operation, err error, message string, attributes ...any) {
 	if limited, ok := r.failed(of, err).Allow(logger); ok {
 		limited.Warn(message, append(attributes, "error", err)...) //nolint:sloglint // each caller gives a constant

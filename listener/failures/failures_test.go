@@ -26,7 +26,7 @@ func TestOperationFailsUntilItSucceeds(t *testing.T) {
 		wantFailing(t, &r, failures.Retention)
 		got := r.Of(failures.Retention)
 		if got.Failures != 2 || !got.Since.Equal(began) || !got.Last.Equal(began.Add(time.Minute)) || got.Err.Error() != "second" {
-			t.Errorf("got %+v, want two failures, a minute apart, and the error second", got)
+			t.Errorf("got %+v, want two failures, a minute apart, and the error \"second\"", got)
 		}
 		time.Sleep(time.Hour)
 		wantFailing(t, &r, failures.Retention)
@@ -34,7 +34,7 @@ func TestOperationFailsUntilItSucceeds(t *testing.T) {
 		wantFailing(t, &r)
 		r.Failed(failures.Retention, errors.New("third"))
 		if got := r.Of(failures.Retention); got.Failures != 1 || got.Total != 3 || time.Since(got.Since) != 0 {
-			t.Errorf("got %+v, want one failure since the last success, recorded now, and three in all", got)
+			t.Errorf("got %+v, want a Total of 3, and 1 in Failures, for the failure that was recorded now", got)
 		}
 	})
 }
@@ -52,7 +52,7 @@ func TestFailureEndsWithoutAttempts(t *testing.T) {
 			wantFailing(t, &r)
 		}
 		if got := r.Of(failures.Replay); got.Failures != 1 || got.Total != 2 || time.Since(got.Since) != failures.Kept {
-			t.Errorf("got %+v, want two failures in all, of which Failures counts only the last, %v ago", got, failures.Kept)
+			t.Errorf("got %+v, want a Total of 2, and 1 in Failures, for the last failure, %v ago", got, failures.Kept)
 		}
 	})
 }

@@ -29,9 +29,9 @@ type Row struct {
 	Cursor cursor.Cursor
 }
 
-// A Batch has the next rows that the listener has read. It is a batch as package cursor defines it, or a part of one:
-// if very many rows have become visible at once, they come in several Batches. So a Batch can end in the middle of a
-// transaction.
+// A Batch has the next rows that the listener has read. It is a batch as package cursor defines it, or a part of such a
+// batch: if very many rows have become visible at once, they come in several Batches. So a Batch can end in the middle
+// of a transaction.
 type Batch struct {
 	// Rows are in the order in which they must be sent. The slice is empty if there was nothing new. The receiver must
 	// copy the rows that it needs later, because the listener overwrites them.
@@ -40,17 +40,17 @@ type Batch struct {
 	// Cursor is the cursor of a reader that has received this batch. If it is not whole, more rows of the same
 	// transaction follow.
 	Cursor cursor.Cursor
-	// Horizon is the transaction number below which retention has deleted rows.
+	// Horizon is the transaction number below which retention may have deleted rows.
 	Horizon uint64
 	// Warming reports that the listener still reads rows that were committed before it began. A hub should accept no
 	// clients until it has received a batch without Warming.
 	Warming bool
 	// Clamp is set if the server has lost delivered rows in a crash or failover. It is the highest delivered row that still
-	// exists, and the batch continues after it. The delivered rows of transactions above its transaction are lost. The
-	// cursor of a client of the earlier epoch must be clamped too ([cursor.Cursor.Clamp]).
+	// exists, and the batch continues after it. The delivered rows of transactions above the transaction of this row are
+	// lost. Clients' cursors of the earlier epoch must be clamped too ([cursor.Cursor.Clamp]).
 	Clamp *cursor.Row
 	// Reset, if not empty, is the reason why this batch does not continue the batch before it: delivered rows may be
-	// lost, or rows between the batches may be missing.
+	// lost, or rows between the two batches may be missing.
 	Reset string
 }
 

@@ -6,15 +6,17 @@ import (
 	"strings"
 )
 
-// A recipient of [InboxOf] begins with one of these. A long name is hashed, because the length of a recipient is limited.
+// A result of [InboxOf] begins with inboxOf or inboxOfHash. A long name is hashed, because the length of a recipient is
+// limited.
 const (
 	inboxOf     = Reserved + "inbox:"
 	inboxOfHash = Reserved + "inbox#"
 	maxInboxOf  = 128 // the length in bytes of the longest name that is not hashed
 )
 
-// InboxOf returns the recipient of the rows that say what has changed in the inbox of a user, or which rows for a group or
-// for [Everyone] were deleted. The function rowcast.inbox_twin in the database returns the same.
+// InboxOf returns the recipient of the rows that say what has changed in the inbox of a user. For a group or
+// [Everyone], these rows say which rows for it were deleted. The function rowcast.inbox_twin in the database returns
+// the same.
 func InboxOf(recipient string) string {
 	if len(recipient) <= maxInboxOf {
 		return inboxOf + recipient
@@ -28,7 +30,7 @@ func IsInbox(recipient string) bool {
 	return strings.HasPrefix(recipient, inboxOf) || strings.HasPrefix(recipient, inboxOfHash)
 }
 
-// A Refused is the error of a call for an inbox if the database refuses a value that the client sent.
+// A Refused is the error of a request for an inbox if the database refuses a value that the client sent.
 type Refused struct {
 	Reason string // what is wrong; may be sent to the client
 	Stale  bool   // the value is a cursor that this database does not know any more, so the client must load its list again

@@ -17,12 +17,12 @@ func TestInboxOf(t *testing.T) {
 		strings.Repeat("é", 64):  "rowcast.inbox:" + strings.Repeat("é", 64),
 	} {
 		if got := feed.InboxOf(recipient); got != want || !feed.IsInbox(got) {
-			t.Errorf("%q: got %q, want %q", recipient, got, want)
+			t.Errorf("%q: got %q, for which IsInbox returns %t, want %q and true", recipient, got, feed.IsInbox(got), want)
 		}
 	}
 	for _, recipient := range []string{"alice", "rowcast.inbox", "inbox:alice", ""} {
 		if feed.IsInbox(recipient) {
-			t.Errorf("%q is taken for the recipient of an inbox's changes", recipient)
+			t.Errorf("IsInbox(%q) returns true, want false", recipient)
 		}
 	}
 }

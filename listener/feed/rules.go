@@ -22,9 +22,9 @@ const (
 	Reserved = "rowcast."
 )
 
-// CheckRecipient returns an error if text cannot be a recipient that a client or an app names. Spaces and invisible
+// CheckRecipient returns an error if a client or an app must not use text as a recipient. Spaces and invisible
 // characters such as U+202E are allowed: "alice " and "alice" are two recipients. Text that begins with [Reserved] is
-// refused: a user with such a name could read what changes in the inbox of another user.
+// refused, because a user with such a name could read what changes in the inbox of another user.
 func CheckRecipient(text string) error {
 	switch {
 	case text == "":
@@ -41,8 +41,8 @@ func CheckRecipient(text string) error {
 	return nil
 }
 
-// CheckIdentity returns an error if text cannot be the id of a user or the name of a group: if it cannot be a recipient,
-// or is [Everyone].
+// CheckIdentity returns an error if text cannot be the id of a user or the name of a group. It refuses [Everyone], and
+// what [CheckRecipient] refuses.
 func CheckIdentity(text string) error {
 	if text == Everyone {
 		return fmt.Errorf("is %q, which means everyone", Everyone)
@@ -58,8 +58,8 @@ func CheckEvent(text string) error {
 	return CheckName(text)
 }
 
-// CheckName does the same as CheckEvent, but does not check the length. The length of a name from the table was checked
-// in the encoding of the database.
+// CheckName does the same as CheckEvent, but does not check the length. It is for names from the table, whose length
+// was checked in the encoding of the database.
 func CheckName(text string) error {
 	switch {
 	case text == "":
@@ -74,8 +74,8 @@ func CheckName(text string) error {
 	return nil
 }
 
-// isText reports whether text is valid UTF-8. A JSON decoder replaces invalid bytes by U+FFFD, so a text with U+FFFD
-// counts as invalid.
+// isText reports whether text is valid UTF-8 without U+FFFD. A JSON decoder replaces invalid bytes by U+FFFD, so a text
+// with U+FFFD may have been invalid.
 func isText(text string) bool {
 	return utf8.ValidString(text) && !strings.ContainsRune(text, utf8.RuneError)
 }

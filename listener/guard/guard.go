@@ -3,8 +3,8 @@ package guard
 
 import "sync"
 
-// A Value is a T that is reached only while its lock is held. The zero Value holds the zero T and is unlocked. A Value
-// must not be copied.
+// A Value has a value of type T, which can be reached only while the lock is held. The zero Value has the zero value of
+// T and is unlocked. A Value must not be copied after its first use.
 type Value[T any] struct {
 	mu    sync.Mutex
 	value T

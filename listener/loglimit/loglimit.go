@@ -1,4 +1,4 @@
-// Package loglimit bounds how often one kind of log line is written. So no client, row or role of the database can
+// Package loglimit bounds how often each kind of log line is written. So no client, row or role of the database can
 // fill a disk with log lines.
 package loglimit
 
@@ -11,9 +11,9 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// A Limit bounds one kind of log line. Lines that come too often are left out, and the next line has their number.
-// The zero value is ready to use. The fields must not be changed after the first use. A Limit is safe for concurrent
-// use.
+// A Limit bounds one kind of log line. Lines that come too often are left out, and the next line says how many were
+// left out. The zero value is ready to use. The fields must not be changed after the first use. A Limit is safe for
+// concurrent use.
 type Limit struct {
 	// Every is the time between two lines once Burst is used up. The default is 10 s.
 	Every time.Duration
@@ -25,8 +25,9 @@ type Limit struct {
 	leftOut atomic.Int64
 }
 
-// Allow reports whether a line may be written now. If so, it returns the logger for the line. The attribute left_out is
-// added to logger if lines were left out since the last line. If not, Allow counts the line as left out.
+// Allow reports whether a line may be written now. If so, it returns the logger for the line. This is logger, with the
+// attribute left_out if lines were left out since the last line. If the line may not be written, Allow counts it as
+// left out.
 //
 //	if logger, ok := limit.Allow(l.Logger); ok {
 //		logger.Warn("…")

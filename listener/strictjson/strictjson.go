@@ -1,7 +1,7 @@
-// Package strictjson reads JSON objects whose keys must be unambiguous. Most of them decide which clients receive
-// something. Keys are case-sensitive, and no key may occur twice. Objects inside the values are not checked.
-// [encoding/json] alone would accept RECIPIENT as recipient, and use the last of two values. Somebody who can add a key
-// to such a text could then, for example, change the recipient.
+// Package strictjson reads JSON objects whose keys must be unambiguous, because most of these objects decide which
+// clients receive something. Keys are case-sensitive, and no key may occur twice. Objects inside the values are not
+// checked. [encoding/json] alone would accept RECIPIENT as recipient, and would use the last value of a key that occurs
+// twice. An attacker who can add a key to such an object could then, for example, change the recipient.
 package strictjson
 
 import (
@@ -23,9 +23,9 @@ type Member struct {
 	Value json.RawMessage
 }
 
-// Members reads the only object of a text. The members are in the order of the text. If a key occurs twice, Members
-// returns all members and an error that wraps [ErrTwice] and names the key. If the text is not exactly one object, or
-// cannot be read, it returns [ErrNotObject].
+// Members reads a text that is one JSON object, and returns its members in the order of the text. If a key occurs
+// twice, Members returns all members and an error that wraps [ErrTwice] and names the key. If the text is not exactly
+// one object, or cannot be read, Members returns [ErrNotObject].
 func Members(text io.Reader) (members []Member, err error) {
 	decoder := json.NewDecoder(text)
 	if begin, err := decoder.Token(); err != nil || begin != json.Delim('{') {

@@ -9,7 +9,7 @@ import (
 	"rowcast/listener/strictjson"
 )
 
-// Members accepts exactly one object, in which each key occurs once.
+// Members returns the members of a text that is exactly one object. It reports a key that occurs twice.
 func TestMembers(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]string{
