@@ -30,7 +30,8 @@ const (
 )
 
 // readResponse returns the answer of a response. The error is a [Denial] if the status is 401 or 403, or if
-// GroupMark.Grant denies the recipient or the groups. Any other error wraps errEndpoint. No error quotes the body of the response.
+// GroupMark.Grant denies the recipient or the groups. Any other error wraps errEndpoint. No error quotes the body of
+// the response.
 func readResponse(response *http.Response, sent time.Time, mark GroupMark) (answer, error) {
 	switch status := response.StatusCode; {
 	case status == http.StatusOK:

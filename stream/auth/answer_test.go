@@ -82,7 +82,7 @@ func TestRecipientIsAnInteger(t *testing.T) {
 	for _, id := range []string{"0", "7", "-7", "9007199254740993", "18446744073709551615"} {
 		got, err := readAnswer(200, fmt.Sprintf(`{"recipient": %s, "groups": ["team:7"], "expires_in": 60}`, id))
 		if err != nil || got.grant.User != id || len(got.grant.Groups) != 1 {
-			t.Errorf("%s: got %+v, %v, want this user", id, got.grant, err)
+			t.Errorf("%s: got %+v, %v, want this user and one group", id, got.grant, err)
 		}
 	}
 }

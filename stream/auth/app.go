@@ -25,13 +25,13 @@ import (
 	"rowcast/stream"
 )
 
-// App authenticates by asking the app, at an endpoint that knows the app's sessions. The endpoint receives the Cookie and
-// Authorization headers of the client's request, its X-Forwarded-For header with the client's address appended, and the
-// headers X-Forwarded-Proto, X-Forwarded-Host, User-Agent and Rowcast-Check. Rowcast-Check is "open" for a request of a
-// client, such as a new stream, and "renew" for a stream that is open already. Rowcast-Topics has the topics that the client
-// asks for, percent-encoded and separated by commas. The endpoint answers 200 with {"recipient": "alice", "groups": ["team:7"], "expires_in": 300}, or
-// answers 401 or 403. It grants a topic by naming it among the groups. URL, Logger and Failures must be set; the other
-// fields may be zero.
+// An App authenticates clients by asking the app, at an endpoint that knows the app's sessions. The endpoint receives
+// the Cookie and Authorization headers of the client's request, its X-Forwarded-For header with the client's address
+// appended, and the headers X-Forwarded-Proto, X-Forwarded-Host, User-Agent and Rowcast-Check. Rowcast-Check is "open"
+// for a request of a client, such as a new stream, and "renew" for a stream that is open already. Rowcast-Topics has
+// the topics that the client asks for, percent-encoded and separated by commas. The endpoint answers 200 with
+// {"recipient": "alice", "groups": ["team:7"], "expires_in": 300}, or answers 401 or 403. It grants a topic by naming
+// it among the groups. URL, Logger and Failures must be set; the other fields may be zero.
 type App struct {
 	URL *url.URL
 	// UserAgent is the User-Agent header of the requests. The default is "rowcast".
@@ -40,7 +40,8 @@ type App struct {
 	// must have removed them from requests that do not come from a trusted proxy. Without TrustForwarded, these headers
 	// say how the client has reached this program: by http or https, and with which Host header.
 	TrustForwarded bool
-	// Timeout is how long an answer may take, including the wait for a free slot. The default is 5 s.
+	// Timeout is how long an answer may take, including the wait while the maximum number of requests is running. The
+	// default is 5 s.
 	Timeout time.Duration
 	// Grace is how long an open stream continues after its grant has expired while the endpoint fails.
 	Grace time.Duration
@@ -188,8 +189,8 @@ func (c credentials) hash() [sha256.Size]byte {
 	}))
 }
 
-// renewal returns the time at which the app is asked again: a random time in the last tenth of the grant's lifetime. Streams that were
-// opened at the same time are therefore renewed at different times.
+// renewal returns the time at which the app is asked again: a random time in the last tenth of the grant's lifetime.
+// Streams that were opened at the same time are therefore renewed at different times.
 func (v answer) renewal() time.Time { return v.until.Add(-rand.N(v.lifetime/10 + 1)) }
 
 // renew returns a function that renews the grant of an open stream by asking the app again. While the endpoint fails,
@@ -218,8 +219,8 @@ func (a *App) renew(c credentials, topics []string, v answer) func(context.Conte
 	}
 }
 
-// end logs why a stream ends, and returns what a function that renews a grant returns then. The client's next request must
-// not get the answer with which the stream was opened.
+// end ends a stream at its renewal and logs the reason. It returns the results of Grant.Renew for a stream that ends.
+// It also removes the answer that opened the stream from the cache, so that the client's next request asks the app.
 func (a *App) end(c credentials, reason string) (time.Time, bool) {
 	a.cache.remove(c.hash())
 	if logger, ok := a.endings.Allow(a.Logger); ok {
@@ -228,7 +229,8 @@ func (a *App) end(c credentials, reason string) (time.Time, bool) {
 	return time.Time{}, false
 }
 
-// changed says what has changed in a grant. It names a topic that the client asked for, but nothing of the app's answer.
+// changed says what has changed in a grant. It names a topic that the client asked for, but nothing of the app's
+// answer.
 func changed(topics []string, again stream.Grant) string {
 	for _, topic := range topics {
 		if !slices.Contains(again.Groups, topic) {
@@ -238,9 +240,10 @@ func changed(topics []string, again stream.Grant) string {
 	return "the app has answered with another recipient or other groups"
 }
 
-// ask asks the app. It caches an answer that opens a stream, but no denial, error or renewal: an app that is asked to
-// open a stream may extend its session, which it does not for a renewal. Concurrent calls with the same credentials and
-// for the same purpose share one request. The request continues even if the context of a caller ends.
+// ask asks the app. It caches an answer that opens a stream, but no denial and no error. It does not cache a renewal
+// either, because an app may extend the user's session when a stream is opened, but not at a renewal. Concurrent calls
+// with the same credentials and for the same purpose share one request. The request continues even if the context of a
+// caller ends.
 func (a *App) ask(ctx context.Context, c credentials, of *requests) (answer, error) {
 	hash := c.hash()
 	asked := of.DoChan(string(hash[:]), func() (any, error) {

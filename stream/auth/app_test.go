@@ -85,7 +85,8 @@ func (a *fakeApp) withCookie(t *testing.T, cookie string) (stream.Grant, error) 
 	return a.Authenticate(newRequest(t.Context(), "Cookie", cookie))
 }
 
-// An answer that accepts a client is kept for a second, for the same credentials from the same address. A denial is not kept.
+// An answer that accepts a client is kept for a second, for the same credentials from the same address. A denial is not
+// kept.
 func TestAnswersAreCached(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -136,9 +137,10 @@ func TestAnswersAreCached(t *testing.T) {
 	})
 }
 
-// The app receives the purpose of a request, and how the client has reached the hub. A renewal is never answered from the
-// cache, and its answer opens no other stream. So an app can extend its session when a client opens a stream, and not at a renewal.
-func TestTheAppIsToldWhy(t *testing.T) {
+// The app receives the purpose of a request, and how the client has reached the hub. A renewal is never answered from
+// the cache, and its answer opens no other stream. So an app can extend a user's session when the user opens a stream,
+// and not at a renewal.
+func TestTheAppReceivesThePurpose(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		a := newFakeApp(func(string) string { return acceptance("alice", 100) })
@@ -163,7 +165,7 @@ func TestTheAppIsToldWhy(t *testing.T) {
 		want("a new stream", 1, "User-Agent", "rowcast/v1", "Rowcast-Check", "open", "X-Forwarded-Proto", "http", "X-Forwarded-Host", r.Host)
 		time.Sleep(time.Until(grant.Expires))
 		if _, ok := grant.Renew(t.Context()); !ok {
-			t.Error("the stream was ended")
+			t.Error("Renew ended the stream, want it to continue")
 		}
 		want("a renewal", 2, "User-Agent", "rowcast/v1", "Rowcast-Check", "renew", "X-Forwarded-Proto", "http", "X-Forwarded-Host", r.Host)
 		_, _ = a.Authenticate(r)
@@ -196,14 +198,14 @@ func TestCacheIsBounded(t *testing.T) {
 				t.Fatalf("the cache has %d answers, want at most %d", n, cacheSize)
 			}
 			if _, kept := c.get(key(cacheSize)); !kept && i < cacheSize {
-				t.Fatalf("after %d more answers, one that has not expired was removed, although it was enough to remove expired ones", i)
+				t.Fatalf("after %d more answers, an answer that has not expired was removed, want only expired answers removed", i)
 			}
 		}
 	})
 }
 
-// Requests with the same credentials at the same time share one request to the app. If the first client disconnects, the other clients
-// still get the answer.
+// Requests with the same credentials at the same time share one request to the app. If the first client disconnects,
+// the other clients still get the answer.
 func TestConcurrentRequestsShareOne(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -1,8 +1,9 @@
 // Package auth finds out which user a request for a stream comes from, and which groups the user is in.
 //
-// There are three authenticators: [Tokens] validates JSON Web Tokens, [App] asks an endpoint of the app, and [InsecureUID] trusts
-// the query parameter uid. [Public] wraps one of them, and gives clients without a credential a public stream. A [Handler] puts one
-// of them, or any other function, in front of a [stream.Hub]. A client may ask for topics; see [Topics].
+// There are three authenticators: [Tokens] validates JSON Web Tokens, [App] asks an endpoint of the app, and
+// [InsecureUID] trusts the query parameter uid. [Public] can wrap one of them, and gives clients without a credential a
+// public stream. A [Handler] puts one of them, or any other [Authenticator], in front of a [stream.Hub]. A client may
+// ask for topics; see [Topics].
 package auth
 
 import (
@@ -50,8 +51,9 @@ func noCredential(reason string) error {
 	return Denial{Status: http.StatusUnauthorized, Reason: reason, noCredential: true}
 }
 
-// A Handler authenticates each request, and calls Serve of the hub if the client may get a stream and every topic that it
-// asks for. Otherwise it denies the request, or tells the client to retry later. Hub, Authenticate and Logger must be set.
+// A Handler authenticates each request, and calls Serve of the hub if the client may get a stream and every topic that
+// it asks for. Otherwise it denies the request, or tells the client to retry later. Hub, Authenticate and Logger must
+// be set.
 type Handler struct {
 	Hub          *stream.Hub
 	Authenticate Authenticator
@@ -73,7 +75,8 @@ func (h *Handler) init() {
 	h.failures.Every, h.failures.Burst = 200*time.Millisecond, 50
 }
 
-// answerTime is how long a client may take to receive an answer that is not a stream. The deadline does not apply to a stream.
+// answerTime is how long a client may take to receive an answer that is not a stream. The deadline does not apply to a
+// stream.
 const answerTime = 15 * time.Second
 
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -96,8 +99,8 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// authenticate returns the grant of a client. It denies the request if a topic is not granted, whatever the Authenticator does,
-// because a client would wait in vain for the events of this topic.
+// authenticate returns the grant of a client. It denies the request if a topic is not granted, whatever the
+// Authenticator does, because a client would wait in vain for the events of this topic.
 func (h *Handler) authenticate(r *http.Request) (stream.Grant, error) {
 	topics, err := Topics(r)
 	if err != nil {
@@ -110,8 +113,8 @@ func (h *Handler) authenticate(r *http.Request) (stream.Grant, error) {
 	return grant, checkGranted(topics, grant)
 }
 
-// Deny answers a request that gets no stream. A program may call it for a request that it denies itself, so that the denial is counted
-// and logged like all others.
+// Deny answers a request that gets no stream. A program may call it for a request that it denies itself, so that the
+// denial is counted and logged like all others.
 func (h *Handler) Deny(w http.ResponseWriter, r *http.Request, d Denial) {
 	h.once.Do(h.init)
 	h.Stats.Denied.Add(1)
@@ -126,8 +129,8 @@ func (h *Handler) Deny(w http.ResponseWriter, r *http.Request, d Denial) {
 }
 
 // An InsecureUID authenticates a client by the query parameter uid, without any proof. It is only for local testing,
-// because every client can read the events of every user and topic. Pages may open streams if their origin is on the loopback, is
-// the hub's own, or is in Origins.
+// because every client can read the events of every user and topic. Pages may open streams if their origin is a
+// loopback origin (see [IsLoopbackOrigin]), the hub's own, or one of Origins.
 type InsecureUID struct {
 	Origins []string // further origins whose pages may open streams
 }

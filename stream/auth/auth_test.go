@@ -13,7 +13,7 @@ import (
 	"rowcast/stream"
 )
 
-// Repeated denials and repeated failures do not fill the log. The next log line says how many were left out.
+// Repeated denials and repeated failures do not fill the log. The next log line says how many lines were left out.
 func TestRepeatedDenialsAreLeftOut(t *testing.T) {
 	t.Parallel()
 	for _, answer := range []error{unauthorized("no"), errEndpoint} {

@@ -31,7 +31,7 @@ func (c *cache) get(of [sha256.Size]byte) (answer, bool) {
 	return found.answer, ok && time.Now().Before(found.until)
 }
 
-// remove removes an answer that a newer answer has replaced.
+// remove removes an answer that is no longer valid.
 func (c *cache) remove(of [sha256.Size]byte) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -26,8 +26,8 @@ func fuzzTokens(f *testing.F) *Tokens {
 	return &Tokens{Keys: []Key{k}, Cookie: "session"}
 }
 
-// A request without a valid token is denied, whatever its Authorization and Cookie headers contain. The denial quotes no
-// header of more than 40 bytes.
+// A request without a valid token is denied, whatever its Authorization and Cookie headers contain. The denial quotes
+// no header of more than 40 bytes.
 func FuzzCredentials(f *testing.F) {
 	expired, err := jwt.NewWithClaims(jwt.SigningMethodHS256, jwt.MapClaims{"sub": "alice", "exp": 1}).SignedString([]byte(fuzzSecret))
 	if err != nil {
@@ -53,14 +53,14 @@ func FuzzCredentials(f *testing.F) {
 		}
 		for _, sent := range []string{authorization, cookie} {
 			if len(sent) > 40 && strings.Contains(denied.Reason, sent) {
-				test.Errorf("the denial quotes a header: %s", denied.Reason)
+				test.Errorf("got the reason %q, want a reason that does not quote a header", denied.Reason)
 			}
 		}
 	})
 }
 
-// Whatever a signed token claims, its grant contains no other user and no other groups. The user's id does not contain the mark, all groups
-// do, and the grant expires.
+// Whatever a signed token claims, its grant contains only the user and groups of the token. The user's id does not
+// contain the mark, every group contains it, and the grant expires.
 func FuzzClaims(f *testing.F) {
 	f.Add(`{"sub": "alice", "exp": 99999999999, "groups": ["team:7"]}`)
 	f.Add(`{"sub": "team:7", "exp": 99999999999}`)

@@ -105,8 +105,8 @@ func (j *jwks) keepUp(ctx context.Context) {
 	}
 }
 
-// finder returns a value for Key.find: a function that returns a jwt.Keyfunc for the context of a request. The Keyfunc returns the key
-// that a token names, or all keys for the token's algorithm if the token names no key.
+// finder returns a value for Key.find: a function that returns a jwt.Keyfunc for the context of a request. The Keyfunc
+// returns the key that a token names, or all keys for the token's algorithm if the token names no key.
 func (j *jwks) finder(keys keyfunc.Keyfunc) func(context.Context) jwt.Keyfunc {
 	return func(ctx context.Context) jwt.Keyfunc {
 		return func(token *jwt.Token) (any, error) {

@@ -29,7 +29,8 @@ func newSet(t *testing.T, at string, logger *slog.Logger) *jwks {
 	return newJWKS(&KeySets{Logger: logger, Failures: &failures.Record{}}, u)
 }
 
-// If the client whose token names an unknown key disconnects, the set is still read to the end, because other clients may need it.
+// If the client whose token names an unknown key disconnects, the set is still read to the end, because other clients
+// may need it.
 func TestKeysAreReadAfterTheClientDisconnects(t *testing.T) {
 	t.Parallel()
 	ctx, disconnect := context.WithCancel(t.Context())
@@ -52,8 +53,8 @@ func TestKeysAreReadAfterTheClientDisconnects(t *testing.T) {
 	}
 }
 
-// Each time that all keys are withdrawn, one warning is logged. If the keys are published again, the next token that names one of them
-// is valid.
+// Each time that all keys are withdrawn, one warning is logged. If the keys are published again, the next token that
+// names one of them is valid.
 func TestWithdrawalOfAllKeysIsLoggedOnce(t *testing.T) {
 	t.Parallel()
 	const key = `{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"a","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}`
@@ -77,8 +78,8 @@ func TestWithdrawalOfAllKeysIsLoggedOnce(t *testing.T) {
 	}
 }
 
-// A redirect is not followed, because keys from another address must not be trusted. The log does not contain the target
-// of the redirect.
+// A redirect is not followed, because keys from another address must not be trusted. The log does not contain the
+// target of the redirect.
 func TestRedirectsToKeysAreNotFollowed(t *testing.T) {
 	t.Parallel()
 	for _, target := range []string{"/topsecret", "http://elsewhere.invalid/topsecret", "http://[topsecret", ""} {
@@ -100,7 +101,8 @@ func TestRedirectsToKeysAreNotFollowed(t *testing.T) {
 }
 
 // Another user of http.DefaultTransport cannot close the connections to the app and to key sets. A program may have
-// replaced http.DefaultTransport by a type of its own. The test is not parallel, because it does so.
+// replaced http.DefaultTransport by a type of its own. The test is not parallel, because it replaces
+// http.DefaultTransport, too.
 func TestTransportIsItsOwn(t *testing.T) {
 	app := &App{}
 	app.init()
@@ -115,7 +117,8 @@ func TestTransportIsItsOwn(t *testing.T) {
 	}
 }
 
-// A set that cannot be read is read again within two minutes. While one of several sets cannot be read, the operation is failing.
+// A set that cannot be read is read again within two minutes. While one of several sets cannot be read, the operation
+// is failing.
 func TestFailedReadIsRepeated(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -137,12 +140,12 @@ func TestFailedReadIsRepeated(t *testing.T) {
 		time.Sleep(time.Second)
 		unavailable.Store(true)
 		if _, err := first.KeyRead(t.Context(), "unknown"); err == nil {
-			t.Error("got no error for an unknown key")
+			t.Error("got no error for an unknown key, want an error")
 		}
 		for range 3 {
 			second.read(t.Context())
 			if !all.Failures.Of(failures.JWKS).Failing() {
-				t.Error("the operation is not failing, although the first set cannot be read")
+				t.Error("the operation is not failing, want failing, because the first set cannot be read")
 			}
 			time.Sleep(2 * time.Minute)
 		}
@@ -152,7 +155,7 @@ func TestFailedReadIsRepeated(t *testing.T) {
 		unavailable.Store(false)
 		time.Sleep(2 * time.Minute)
 		if all.Failures.Of(failures.JWKS).Failing() {
-			t.Error("the operation is failing two minutes after the first set can be read again")
+			t.Error("the operation is failing two minutes after the first set can be read again, want not failing")
 		}
 	})
 }
@@ -172,6 +175,6 @@ func TestKeysAtAURLWithAPassword(t *testing.T) {
 	}))
 	t.Cleanup(server.Close)
 	if j := newSet(t, strings.Replace(server.URL, "//", "//me:secret%25@", 1), slog.New(slog.DiscardHandler)); !j.read(t.Context()) {
-		t.Error("the keys were not read")
+		t.Error("got false from read, want true")
 	}
 }

@@ -16,8 +16,8 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 )
 
-// A Key verifies tokens. The key, and not the token, decides which algorithms are accepted. If the token decided, an attacker could sign
-// a token by HS256 with a public key as the secret, and the token would be valid.
+// A Key verifies tokens. The key, and not the token, decides which algorithms are accepted. If the token decided, an
+// attacker could sign a token by HS256 with a public key as the secret, and the token would be valid.
 type Key struct {
 	algorithms []string
 	find       func(context.Context) jwt.Keyfunc
@@ -26,7 +26,8 @@ type Key struct {
 // minSecret is the length of HS256's hash, in bytes (RFC 7518, section 3.2).
 const minSecret = 32
 
-// Secret returns a key that verifies tokens signed with a shared secret by HS256. The secret must have 32 bytes or more.
+// Secret returns a key that verifies tokens signed with a shared secret by HS256. The secret must have 32 bytes or
+// more.
 func Secret(secret []byte) (Key, error) {
 	if len(secret) < minSecret {
 		return Key{}, fmt.Errorf("the secret is too short: it has %d bytes and needs at least %d, because a short secret can be guessed; openssl rand -hex 32 generates a good one",
@@ -88,7 +89,8 @@ var ErrKeyKind = errors.New("the key is not supported: use RSA with at least 204
 // publicAlgorithms are the algorithms of all supported public keys.
 var publicAlgorithms = []string{"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"}
 
-// Algorithms returns the algorithms of the tokens that a public key may verify. It returns nil if the key is not supported.
+// Algorithms returns the algorithms of the tokens that a public key may verify. It returns nil if the key is not
+// supported.
 func Algorithms(public crypto.PublicKey) []string {
 	switch k := public.(type) {
 	case *rsa.PublicKey:

@@ -13,12 +13,13 @@ import (
 // PublicPrefix is the beginning of the topics that a [Public] grants to every client.
 const PublicPrefix = "public:"
 
-// Public gives each client that has no credential a stream of the events for everyone and of the public topics that it asks
-// for. Clients with a credential are authenticated by Next, and may ask for public topics, too. All fields may be zero.
+// Public gives each client that has no credential a stream of the events for everyone and of the public topics that it
+// asks for. Clients with a credential are authenticated by Next, and may ask for public topics, too. All fields may be
+// zero.
 type Public struct {
 	// Next authenticates the clients. Without it, no client needs a credential.
 	Next Authenticator
-	// Mark is the text that every topic must contain, so that no topic is the id of a user.
+	// Mark is the text that every public topic must contain, so that no topic is the id of a user.
 	Mark GroupMark
 	// Origins are further origins whose pages may open streams if there is no Next.
 	Origins []string
@@ -69,7 +70,8 @@ func (p *Public) topics(r *http.Request) (public, rest []string, err error) {
 	return public, rest, err
 }
 
-// withoutCredential is the authenticator of a hub that has public streams only.
+// withoutCredential is the authenticator of a hub that has public streams only. It regards every client as a client
+// without a credential.
 func (p *Public) withoutCredential(r *http.Request) (stream.Grant, error) {
 	if err := checkURL(r); err != nil {
 		return stream.Grant{}, err

@@ -9,14 +9,15 @@ import (
 	"rowcast/stream"
 )
 
-// A GroupMark distinguishes groups from users, because both are recipients. The name of every group contains it, and no user's id does.
-// The zero value means ":".
+// A GroupMark distinguishes groups from users, because both are recipients. The name of every group contains it, and no
+// user's id does. The zero value means ":".
 type GroupMark string
 
 const defaultMark GroupMark = ":"
 
-// UnmarshalText sets the mark to the value of a flag. It returns an error if the value cannot be part of a group's name:
-// if it is not shorter than the longest name, or contains what no recipient may contain. An empty value means the default.
+// UnmarshalText sets the mark to the value of a flag. It returns an error if the value cannot be part of a group's
+// name: if it is not shorter than the longest name, or contains what no recipient may contain. An empty value means the
+// default.
 func (m *GroupMark) UnmarshalText(text []byte) error {
 	*m = GroupMark(text)
 	switch {
@@ -56,8 +57,8 @@ func (m GroupMark) Grant(user string, groups []string) (stream.Grant, error) {
 	return stream.Grant{User: user, Groups: groups}, nil
 }
 
-// CheckTopics returns a [Denial] if a string cannot be in the claim for topics of a token: if it is neither a topic, nor the
-// beginning of topics followed by "*".
+// CheckTopics returns a [Denial] unless every pattern is valid in the topics claim of a token. A valid pattern is a
+// topic, or the beginning of topics followed by "*".
 func (m GroupMark) CheckTopics(patterns []string) error {
 	for _, pattern := range patterns {
 		name, isPrefix := strings.CutSuffix(pattern, "*")

@@ -56,8 +56,8 @@ func TestGrantIsRenewed(t *testing.T) {
 	}
 }
 
-// A stream that a renewal has ended may be opened again within a second. Its client then does not get the old answer from
-// the cache.
+// A stream that a renewal has ended may be opened again within a second. Its client then does not get the old answer
+// from the cache.
 func TestEndedGrantIsNotCached(t *testing.T) {
 	t.Parallel()
 	for second, want := range map[string][]string{
@@ -73,7 +73,7 @@ func TestEndedGrantIsNotCached(t *testing.T) {
 			time.Sleep(time.Until(grant.Expires))
 			a.answer = func(string) string { return second }
 			if _, ok := grant.Renew(t.Context()); ok {
-				t.Fatal("the stream was not ended")
+				t.Fatal("Renew returned true, want false, which ends the stream")
 			}
 			if again, err := a.withCookie(t, "session"); err == nil && !slices.Equal(again.Recipients(), want) || err != nil && want != nil {
 				t.Errorf("the next stream: got %+v, %v, want the recipients %q, or an error if there are none", again, err, want)
@@ -82,8 +82,8 @@ func TestEndedGrantIsNotCached(t *testing.T) {
 	}
 }
 
-// The log says why a stream was ended at a renewal, and names the topic that the app does not grant any more. It contains
-// nothing else of the app's answer. Many streams that end at once cause few lines.
+// The log says why a stream was ended at a renewal, and names the topic that the app does not grant any more. It
+// contains nothing else of the app's answer. Many streams that end at once cause few lines.
 func TestEndsAtRenewalsAreLogged(t *testing.T) {
 	t.Parallel()
 	for second, want := range map[string]string{
@@ -103,7 +103,7 @@ func TestEndsAtRenewalsAreLogged(t *testing.T) {
 			time.Sleep(time.Until(grant.Expires) + 2*a.Grace + time.Minute)
 			for range 20 {
 				if _, ok := grant.Renew(t.Context()); ok {
-					t.Fatal("the stream was not ended")
+					t.Fatal("Renew returned true, want false, which ends the stream")
 				}
 			}
 			got := a.log.String()
@@ -114,7 +114,8 @@ func TestEndsAtRenewalsAreLogged(t *testing.T) {
 	}
 }
 
-// All failures of the app's endpoint during renewals are counted. A few of them are logged, without the client's credentials.
+// All failures of the app's endpoint during renewals are counted. A few of them are logged, without the client's
+// credentials.
 func TestFailedRenewalsAreLogged(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -129,12 +130,12 @@ func TestFailedRenewalsAreLogged(t *testing.T) {
 		}
 		time.Sleep(time.Until(all[0].Expires))
 		if a.log.Len() > 0 {
-			t.Errorf("logged before the first failure: %s", a.log)
+			t.Errorf("got the log %s before the first failure, want none", a.log)
 		}
 		a.answer = func(string) string { return "" }
 		for _, grant := range all {
 			if _, ok := grant.Renew(t.Context()); !ok {
-				t.Error("the stream was ended during the grace")
+				t.Error("Renew returned false during the grace, want true")
 			}
 		}
 		const line = `level=WARN msg="authentication endpoint failed" host=app.example error="no usable answer from the app: it answered 503"`
@@ -146,16 +147,17 @@ func TestFailedRenewalsAreLogged(t *testing.T) {
 		}
 		a.answer = acceptCookie
 		if _, ok := all[0].Renew(t.Context()); !ok {
-			t.Error("the stream was ended, although the app answers again")
+			t.Error("Renew returned false, want true, because the app answers again")
 		}
 		time.Sleep(failures.Recovering)
 		if a.Failures.Of(failures.AuthURL).Failing() {
-			t.Error("the operation is failing, although the app answers again")
+			t.Error("the operation is failing, want not failing, because the app answers again")
 		}
 	})
 }
 
-// While the app's endpoint fails, a stream continues for the grace after its grant has expired, and the app is asked every 5 to 15 s.
+// While the app's endpoint fails, a stream continues for the grace after its grant has expired, and the app is asked
+// every 5 to 15 s.
 func TestGraceWhileTheAppFails(t *testing.T) {
 	t.Parallel()
 	for _, recovers := range []bool{false, true} {

@@ -8,8 +8,8 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 )
 
-// The recipients of inbox events begin with "rowcast.". No authenticator grants such a recipient as a user, a group or a
-// topic, because its stream would receive what another user's inbox events say.
+// The recipients of inbox events begin with "rowcast.". No authenticator grants such a recipient as a user, a group or
+// a topic, because its stream would receive what another user's inbox events say.
 func TestReservedRecipientsAreRefused(t *testing.T) {
 	t.Parallel()
 	const name, reserved = "rowcast.inbox:bob", ` begins with "rowcast.", which is reserved`

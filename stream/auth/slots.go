@@ -17,7 +17,7 @@ const (
 // slots limits the requests to the app that run at once.
 type slots struct {
 	all     chan struct{}
-	opening chan struct{} // a request for a new stream also needs one of these, so renewals always have 8 slots
+	opening chan struct{} // a request for a new stream also needs one of these 24 slots, so 8 of all slots are left for renewals
 
 	mu        sync.Mutex
 	addresses map[netip.Addr]*share // the addresses with a request for a new stream that runs or waits
@@ -37,8 +37,8 @@ func newSlots() *slots {
 	}
 }
 
-// An acquire function waits for a slot for a request from an address. It returns false if ctx ends first. The slot is kept until
-// release is called.
+// An acquire function waits for a slot for a request from an address. It returns false if ctx ends first. The slot is
+// kept until release is called.
 type acquire func(ctx context.Context, address netip.Addr) (release func(), ok bool)
 
 // forOpening acquires a slot for a new stream.

@@ -28,7 +28,8 @@ func (a *fakeApp) answerSlowly() {
 	}
 }
 
-// flood calls authenticate n times at once, each time with another cookie. It returns when all calls are waiting.
+// flood calls authenticate n times at once, each time with another cookie. It returns when all calls wait, either for
+// the app or for a slot.
 func flood(n int, authenticate func(i int, cookie string)) *sync.WaitGroup {
 	var all sync.WaitGroup
 	for i := range n {
@@ -38,7 +39,8 @@ func flood(n int, authenticate func(i int, cookie string)) *sync.WaitGroup {
 	return &all
 }
 
-// Of a hundred requests from one address, eight run at once, and the others wait. A request from another address does not wait.
+// Of a hundred requests from one address, eight run at once, and the others wait. A request from another address does
+// not wait.
 func TestShareOfAnAddress(t *testing.T) {
 	t.Parallel()
 	same := func(address string) func(int) string { return func(int) string { return address } }
@@ -80,7 +82,8 @@ func TestShareOfAnAddress(t *testing.T) {
 	}
 }
 
-// Requests for new streams do not delay renewals, even if a request has the address and the cookie of the stream that is renewed.
+// Requests for new streams do not delay renewals, even if a request has the address and the cookie of the stream that
+// is renewed.
 func TestNewStreamsDoNotDelayRenewals(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -15,8 +15,8 @@ import (
 	"rowcast/stream"
 )
 
-// Tokens authenticates by JSON Web Token (RFC 7519). A token is taken from the Authorization header (Bearer) or from a cookie. The user
-// is the claim sub. At least one key must be set; the other fields may be zero.
+// Tokens authenticates clients by JSON Web Tokens (RFC 7519). A token is taken from the Authorization header (Bearer)
+// or from a cookie. The user is the claim sub. At least one key must be set; the other fields may be zero.
 type Tokens struct {
 	Keys []Key
 
@@ -72,7 +72,8 @@ func (t *Tokens) Authenticate(r *http.Request) (stream.Grant, error) {
 	return t.choose(r, tokens)
 }
 
-// find returns the token of the Authorization header or, if there is none, of each cookie with the right name.
+// find returns the token of the Authorization header or, if the header has none, the tokens of the cookies named
+// Cookie.
 func (t *Tokens) find(r *http.Request) (tokens []string, err error) {
 	headers := r.Header.Values("Authorization")
 	if len(headers) > 1 {
@@ -101,10 +102,10 @@ func (t *Tokens) find(r *http.Request) (tokens []string, err error) {
 	return tokens, nil
 }
 
-// choose returns the grant of several cookies. A browser sends several cookies with one name if they were set for
-// different paths or domains, and some of them may be old, so invalid tokens are ignored. Of several valid tokens, the
-// one that expires last counts. Valid tokens of different users are denied: an attacker on another subdomain may have
-// set one of the cookies, to sign the user in as somebody else.
+// choose returns a grant if several cookies have tokens. A browser sends several cookies with one name if they were set
+// for different paths or domains, and some of them may be old, so invalid tokens are ignored. If several tokens are
+// valid, choose returns the grant that expires last. Valid tokens of different users are denied: an attacker on another
+// subdomain may have set one of the cookies, to sign the user in as somebody else.
 func (t *Tokens) choose(r *http.Request, tokens []string) (chosen stream.Grant, err error) {
 	var cause error
 	for _, token := range tokens {
@@ -148,8 +149,8 @@ func (t *Tokens) check(r *http.Request, token string) (stream.Grant, error) {
 	return t.grant(r, claims)
 }
 
-// verify checks the signature with one key after another, until a key verifies it, and then checks the claims. No claim is checked before
-// the signature is verified.
+// verify checks the signature with one key after another, until a key verifies it, and then checks the claims. No claim
+// is checked before the signature is verified.
 func (t *Tokens) verify(r *http.Request, text string) (jwt.MapClaims, error) {
 	var cause error
 	for _, key := range t.Keys {
@@ -221,8 +222,8 @@ func isTime(value any) bool {
 	return ok && math.Abs(seconds) <= lastTime
 }
 
-// grant returns the grant that the claims of a valid token describe. It contains each topic that the request asks for and
-// the claims allow.
+// grant returns the grant that the claims of a valid token describe. It contains each topic that the request asks for
+// and the claims allow.
 func (t *Tokens) grant(r *http.Request, claims jwt.MapClaims) (stream.Grant, error) {
 	user, err := claims.GetSubject()
 	if err != nil {

@@ -29,8 +29,9 @@ func newTokens(t *testing.T) (*Tokens, func(claims jwt.MapClaims) string) {
 	}
 }
 
-// Of several cookies with valid tokens of one user, the token that expires last counts, in any order of the cookies.
-func TestTheCookieThatExpiresLastCounts(t *testing.T) {
+// If several cookies have valid tokens of one user, the token that expires last is used, whatever the order of the
+// cookies.
+func TestTheTokenThatExpiresLastIsUsed(t *testing.T) {
 	t.Parallel()
 	tokens, sign := newTokens(t)
 	in := func(d time.Duration) int64 { return time.Now().Add(d).Unix() }
@@ -51,8 +52,8 @@ func TestTheCookieThatExpiresLastCounts(t *testing.T) {
 	}
 }
 
-// If the key of one of the cookies is not known yet and no cookie is valid, the client must retry, because an EventSource
-// gives up after a denial. A valid cookie opens the stream at once.
+// If the key of one of the cookies is not known yet and no cookie is valid, the client must retry, because an
+// EventSource gives up after a denial. A valid cookie opens the stream at once.
 func TestACookieWithAnUnknownKeyMayBecomeValid(t *testing.T) {
 	t.Parallel()
 	tokens, sign := newTokens(t)

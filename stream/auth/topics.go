@@ -15,10 +15,11 @@ import (
 // refuse headers above 8 KiB in total.
 const maxTopicsHeader = 4 << 10
 
-// Topics returns the topics that a request for a stream asks for, sorted and without duplicates. Each value of the query
-// parameter topic is a topic. An [Authenticator] grants a topic by naming it among the groups of the grant. A [Handler]
-// denies the request if a topic is not granted. The error is a [Denial] if the query cannot be read, if a topic cannot be a
-// recipient, or if the name of another parameter begins with topic.
+// Topics returns the topics that a request for a stream asks for, sorted and without duplicates. Each value of the
+// query parameter topic is a topic. An [Authenticator] grants a topic by naming it among the groups of the grant. A
+// [Handler] denies the request if a topic is not granted. The error is a [Denial] if the query cannot be read, if a
+// topic cannot be a recipient, if there are too many or too long topics, or if the name of another parameter begins
+// with "topic" in upper or lower case.
 func Topics(r *http.Request) ([]string, error) {
 	query, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil { // a part of the query would be ignored, and the client would not notice
@@ -56,7 +57,7 @@ func topicsHeader(topics []string) string {
 	return strings.Join(encoded, ",")
 }
 
-// checkGranted denies a request if the grant does not contain one of the topics that it asks for.
+// checkGranted denies a request unless the grant contains every topic that the request asks for.
 func checkGranted(topics []string, grant stream.Grant) error {
 	for _, topic := range topics {
 		if !slices.Contains(grant.Groups, topic) {
@@ -66,8 +67,8 @@ func checkGranted(topics []string, grant stream.Grant) error {
 	return nil
 }
 
-// covers reports whether one of the patterns matches a topic. A pattern that ends with "*" matches every topic that begins
-// with the rest of the pattern. Any other pattern matches only itself.
+// covers reports whether one of the patterns matches a topic. A pattern that ends with "*" matches every topic that
+// begins with the rest of the pattern. Any other pattern matches only itself.
 func covers(patterns []string, topic string) bool {
 	return slices.ContainsFunc(patterns, func(pattern string) bool {
 		prefix, isPrefix := strings.CutSuffix(pattern, "*")

@@ -26,7 +26,8 @@ func requestTo(t *testing.T, query string, headers ...string) *http.Request {
 	return r
 }
 
-// A request names its topics as topic=NAME. A query that would lose a topic is refused.
+// A request names its topics as topic=NAME. A query that would lose a topic, or has a topic that is not valid, is
+// refused.
 func TestTopicsOfARequest(t *testing.T) {
 	t.Parallel()
 	var many, long []string
@@ -80,8 +81,9 @@ func TestTopicsOfARequest(t *testing.T) {
 	}
 }
 
-// A token allows its groups, and the topics that a string of its claim equals, or begins with if the string ends with "*". A token
-// never allows the id of a user as a topic. The claim has no effect on a stream that asks for no topics.
+// A token allows its groups, and the topics that its claim names. A string of the claim that ends with "*" allows every
+// topic that begins with the rest of the string. A token never allows the id of a user as a topic. The claim has no
+// effect on a stream that asks for no topics.
 func TestTopicsOfAToken(t *testing.T) {
 	t.Parallel()
 	tokens, sign := newTokens(t)
@@ -150,12 +152,12 @@ func TestTopicsThatAreNotGrantedAreDenied(t *testing.T) {
 		}
 	}
 	if err := checkGranted([]string{"team:7", "ticket:42"}, stream.Grant{User: "alice", Groups: []string{"team:7", "ticket:42"}}); err != nil {
-		t.Errorf("two topics that are granted: got %v", err)
+		t.Errorf("two topics that are granted: got %v, want no error", err)
 	}
 }
 
-// The app is told the topics of a request. Its answer does not open a stream with other topics, and a renewal that does not
-// name a topic again ends the stream.
+// The app receives the topics of a request. Its answer does not open a stream with other topics. If the answer to a
+// renewal does not name a topic again, the stream ends.
 func TestTheAppGrantsTopics(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -184,7 +186,7 @@ func TestTheAppGrantsTopics(t *testing.T) {
 				t.Errorf("%s: got %q, %v, want %q", tt.query, grant.Recipients(), err, tt.want)
 			}
 			if got := a.last.Load().Get("Rowcast-Topics"); got != tt.header || a.requests.Load() != int32(i+1) {
-				t.Errorf("%s: after %d requests, the app was told %q, want %q and %d", tt.query, a.requests.Load(), got, tt.header, i+1)
+				t.Errorf("%s: after %d requests, the app received the topics %q, want %q after %d requests", tt.query, a.requests.Load(), got, tt.header, i+1)
 			}
 		}
 		grant, err := a.Authenticate(requestTo(t, "topic=ticket:42", "Cookie", "session"))
@@ -198,14 +200,14 @@ func TestTheAppGrantsTopics(t *testing.T) {
 			time.Sleep(100 * time.Second)
 			_, ok := grant.Renew(t.Context())
 			if got := a.last.Load().Get("Rowcast-Topics"); ok != want || got != "ticket:42" {
-				t.Errorf("with the topic withdrawn: %v: Renew returned %v, and the app was told %q, want %v and the topic", !want, ok, got, want)
+				t.Errorf("topic withdrawn: %v; Renew returned %v, and the app received the topics %q, want %v and ticket:42", !want, ok, got, want)
 			}
 		}
 	})
 }
 
-// A Public gives a client without a credential the public topics that it asks for. It never accepts a wrong credential, other
-// topics without a credential, or a topic that could be the id of a user.
+// A Public gives a client without a credential the public topics that it asks for. It never accepts a wrong credential,
+// other topics without a credential, or a topic that could be the id of a user.
 func TestPublic(t *testing.T) {
 	t.Parallel()
 	tokens, sign := newTokens(t)
