@@ -2,8 +2,8 @@ package inbox
 
 import "sync"
 
-// answers counts the bytes of the answers that are being sent. Without a limit, many clients that read slowly could make
-// the hub keep any number of large answers in memory.
+// answers counts the bytes of the answers that are being sent. Without a limit, many clients that read slowly could
+// make the hub keep any number of large answers in memory.
 type answers struct {
 	limit int
 
@@ -12,7 +12,7 @@ type answers struct {
 	users map[string]int // the bytes of each user
 }
 
-// add adds an answer of n bytes, and reports whether the limits allow it.
+// add counts an answer of n bytes if the limits allow it, and reports whether they do.
 func (a *answers) add(user string, n int) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -14,8 +14,8 @@ import (
 	"rowcast/stream/inbox"
 )
 
-// A program that embeds a hub can serve inboxes, too. Both handlers use the same authenticator. With Hub.Inbox, the streams
-// of a user receive the changes of the user's inbox.
+// A program that embeds a hub can serve inboxes, too. Both handlers use the same authenticator. With Hub.Inbox, the
+// streams of a user receive the changes of the user's inbox.
 func Example() {
 	ctx, logger := context.Background(), slog.Default()
 	config, err := pgx.ParseConfig("postgresql://hub@localhost/app")

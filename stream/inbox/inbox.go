@@ -1,6 +1,6 @@
-// Package inbox serves the inbox of each user over HTTP: the list of the newest rows with their state, and requests that
-// change the state. A [Handler] authenticates a request in the same way as a stream, and calls a [Store], which
-// package listener implements with PostgreSQL.
+// Package inbox serves the inbox of each user over HTTP: the list of the newest rows with their state, and requests
+// that change the state. A [Handler] authenticates a request in the same way as a request for a stream, and calls a
+// [Store]. Package listener implements a Store with PostgreSQL.
 package inbox
 
 import (
@@ -25,8 +25,8 @@ import (
 	"rowcast/stream/fair"
 )
 
-// A Store reads and changes the inboxes. Each result is a JSON object that is sent to the client. If the database refuses a
-// value of the client, the error is a [feed.Refused]. Any other error is temporary.
+// A Store reads and changes the inboxes. Each result is a JSON object that is sent to the client. If the database
+// refuses a value of the client, the error is a [feed.Refused]. Any other error is temporary.
 type Store interface {
 	// List returns up to limit rows of a user. before is empty for the newest rows. For older rows, it is the value of
 	// "before" in the result with the page before them.
@@ -38,25 +38,25 @@ type Store interface {
 	Undo(ctx context.Context, user string, groups []string, undo string) (json.RawMessage, error)
 }
 
-// A Handler serves GET Path and POST Path/ACTION. If the query of a request has the parameter user, its value must be the
-// user of the credential. Store, Authenticate, Logger and Failures must be set. The zero value of
-// every other field means the default. The fields must not be changed after the first request.
+// A Handler serves GET Path and POST Path/ACTION. If the query of a request has the parameter user, its value must be
+// the user of the credential. Store, Authenticate, Logger and Failures must be set. The zero value of every other field
+// means the default. The fields must not be changed after the first request.
 type Handler struct {
 	Store Store
-	// Authenticate returns the user and the groups of a client, as for a stream. It must deny requests of pages whose
-	// origin may not read the user's rows, as the authenticators of package auth do.
+	// Authenticate returns the user and the groups of a client, as for a stream. Like the authenticators of package
+	// auth, it must deny requests of pages whose origin may not read the user's rows.
 	Authenticate auth.Authenticator
 	Logger       *slog.Logger
 	Failures     *failures.Record
 
 	// Path is the path of the list. Default "/inbox".
 	Path string
-	// Calls limits how many calls of Store run at one time. Half of them may be for the same user, and waiting users take
-	// turns. Default 4.
+	// Calls limits how many calls of Store run at one time. Half of them, but at least one, may be for the same user, and
+	// waiting users take turns. Default 4.
 	Calls int
 	// PerUser limits how many requests of one user run or wait at one time. Default 16.
 	PerUser int
-	// Timeout limits how long a request waits for its turn and for Store. Default 10 s.
+	// Timeout limits how long a request waits for its turn and for Store together. Default 10 s.
 	Timeout time.Duration
 	// Answers limits the bytes of answers that are being sent to clients. The answers to one user may use a quarter of it.
 	// An answer that is larger than a limit is sent if no other answer counts against that limit. Default 64 MiB.
@@ -101,8 +101,8 @@ func (p problem) Error() string { return p.text }
 
 func badRequest(text string) error { return problem{status: http.StatusBadRequest, text: text} }
 
-// disconnected is the status of a request that was given up because its client had disconnected. nginx uses this number,
-// too.
+// disconnected is the status of a request that was given up because its client had disconnected. nginx uses this
+// number, too.
 const disconnected = 499
 
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -237,8 +237,8 @@ func (h *Handler) grant(r *http.Request) (stream.Grant, error) {
 	return grant, err
 }
 
-// withoutUser returns a request for Authenticate, which denies a URL with a user. Here the parameter user chooses nothing:
-// checkUser compares it with the user of the credential.
+// withoutUser returns the request without the parameter user, because authenticators such as auth.Tokens deny a request
+// with this parameter. The parameter chooses no user: checkUser compares it with the user of the credential.
 func withoutUser(r *http.Request, query url.Values) *http.Request {
 	if !query.Has("user") {
 		return r
@@ -251,8 +251,8 @@ func withoutUser(r *http.Request, query url.Values) *http.Request {
 	return r
 }
 
-// call makes a call of Store when it is the user's turn. A change continues if the client disconnects: a page that changes
-// the state of a row and then follows a link closes its connection.
+// call makes a call of Store when it is the user's turn. A change continues if the client disconnects: a page that
+// changes the state of a row and then follows a link closes its connection.
 func (h *Handler) call(r *http.Request, grant stream.Grant, call call) (json.RawMessage, error) {
 	ctx := r.Context()
 	if r.Method == http.MethodPost {
@@ -282,8 +282,8 @@ func (h *Handler) call(r *http.Request, grant stream.Grant, call call) (json.Raw
 	return answer, nil
 }
 
-// failed records that a call has failed, and returns the answer. It does not record a list that failed because the client
-// has disconnected.
+// failed records that a call has failed, and returns the answer. It does not record a list that failed because the
+// client has disconnected.
 func (h *Handler) failed(r *http.Request, err error) error {
 	if r.Method != http.MethodPost && r.Context().Err() != nil {
 		return r.Context().Err()

@@ -83,8 +83,8 @@ func receive[T any](t *testing.T, from <-chan T, what string) (value T) {
 	return value
 }
 
-// The bytes of answers to slow clients are limited, in total and for each user. A user who has reached the limit does not
-// block the answers to other users. When a client has disconnected, its answer no longer counts.
+// The bytes of answers to slow clients are limited, in total and for each user. A user who has reached the limit does
+// not block the answers to other users. When a client has disconnected, its answer no longer counts.
 func TestAnswersOfSlowClientsAreBounded(t *testing.T) {
 	t.Parallel()
 	const size = 16 << 20 // more than the buffers of the sockets
@@ -112,13 +112,13 @@ func TestAnswersOfSlowClientsAreBounded(t *testing.T) {
 	}
 	slow("alice")
 	if got := get(t, h, "alice"); got.Code != http.StatusServiceUnavailable || got.Header().Get("Retry-After") != "1" {
-		t.Errorf("got %d, %q for a user above a quarter of the bound, want 503", got.Code, got.Header())
+		t.Errorf("got %d, %q for a user above a quarter of the limit, want 503 and Retry-After: 1", got.Code, got.Header())
 	}
 	for _, user := range []string{"bob", "carol", "dave"} {
 		slow(user)
 	}
 	if got := get(t, h, "erin"); got.Code != http.StatusServiceUnavailable {
-		t.Errorf("got %d for a user when the bound is reached, want 503", got.Code)
+		t.Errorf("got %d for a user when the limit is reached, want 503", got.Code)
 	}
 	for _, conn := range open {
 		_ = conn.Close()
@@ -133,7 +133,8 @@ func TestAnswersOfSlowClientsAreBounded(t *testing.T) {
 	}
 }
 
-// A request that does not get its turn in time is answered with 503, and so is one whose call takes too long.
+// A request that does not get its turn in time is answered with 503. So is a request if its call of Store takes too
+// long.
 func TestRequestsEndAfterTheTimeout(t *testing.T) {
 	t.Parallel()
 	var mu sync.Mutex
@@ -165,12 +166,12 @@ func TestRequestsEndAfterTheTimeout(t *testing.T) {
 	}
 	mu.Unlock()
 	if state := h.Failures.Of(failures.Inbox); state.Total != 3 || !state.Failing() {
-		t.Errorf("got %+v, want three failures and that the operation is failing", state)
+		t.Errorf("got %+v, want three failures and an operation that is failing", state)
 	}
 }
 
-// When a client disconnects, the call of List is cancelled and does not count as a failure of the database. A call of Mark
-// continues.
+// When a client disconnects, the call of List is cancelled and does not count as a failure of the database. A call of
+// Mark continues.
 func TestClientsThatDisconnect(t *testing.T) {
 	t.Parallel()
 	begun, ended, status := make(chan struct{}), make(chan error, 1), make(chan int, 2)
@@ -206,11 +207,12 @@ func TestClientsThatDisconnect(t *testing.T) {
 	r.Header.Set("Content-Type", "application/json")
 	h.ServeHTTP(httptest.NewRecorder(), r)
 	if err := receive(t, ended, "the change"); err != nil {
-		t.Errorf("the context of a change has ended: %v", err)
+		t.Errorf("the context of a change has ended: got %v, want no error", err)
 	}
 }
 
-// An error of the Authenticator that is not a Denial is answered with 503. The client does not see the text of the error.
+// An error of the Authenticator that is not a Denial is answered with 503. The client does not see the text of the
+// error.
 func TestAuthenticationThatFails(t *testing.T) {
 	t.Parallel()
 	h := handler(t, store{}, func(h *inbox.Handler) {
@@ -218,7 +220,7 @@ func TestAuthenticationThatFails(t *testing.T) {
 	})
 	got := get(t, h, "alice")
 	if got.Code != http.StatusServiceUnavailable || got.Header().Get("Retry-After") == "" || strings.Contains(got.Body.String(), "secret") {
-		t.Errorf("got %d, %q, %s, want 503", got.Code, got.Header(), got.Body)
+		t.Errorf("got %d, %q, %s, want 503, Retry-After, and a body without the error", got.Code, got.Header(), got.Body)
 	}
 }
 
@@ -248,7 +250,7 @@ func TestRequestsForAnotherUserAreRefused(t *testing.T) {
 			before := calls.Load()
 			h.ServeHTTP(w, r)
 			if called := calls.Load() > before; w.Code != want || called != (want == 200) {
-				t.Errorf("%s %s%s: got %d, %s, called: %v, want %d", method, path, query, w.Code, w.Body, called, want)
+				t.Errorf("%s %s%s: got %d, %s, and Store was called: %v; want %d, and a call only with 200", method, path, query, w.Code, w.Body, called, want)
 			}
 		}
 	}
@@ -258,7 +260,7 @@ func TestRequestsForAnotherUserAreRefused(t *testing.T) {
 func TestSlowBodiesAreRefused(t *testing.T) {
 	t.Parallel()
 	h := handler(t, store{mark: func(context.Context, string, string, []int64, string) (json.RawMessage, error) {
-		t.Error("a change was made")
+		t.Error("Mark was called, want no change")
 		return json.RawMessage("{}"), nil
 	}})
 	server := httptest.NewUnstartedServer(h)

@@ -43,8 +43,8 @@ func parse(w http.ResponseWriter, r *http.Request, action string) (call, error) 
 	return parseMark(action, body)
 }
 
-// checkUser refuses a request of a page that was loaded for another user. A page stays open when another user signs in in
-// another tab of the same browser. The requests of the page then have the cookie of the new user.
+// checkUser refuses a request of a page that was loaded for another user. A page stays open when another user signs in
+// in another tab of the same browser. The requests of the page then have the cookie of the new user.
 func checkUser(query url.Values, grant stream.Grant) error {
 	for _, user := range query["user"] {
 		if user != grant.User {
@@ -82,8 +82,8 @@ func isValue(text string) bool {
 	return text != "" && strings.ToValidUTF8(text, "") == text && !strings.Contains(text, "\x00")
 }
 
-// readBody returns the body, which must have the type application/json. A page of another origin can send this type only if
-// the hub has allowed it in the answer to a preflight request.
+// readBody returns the body, which must have the type application/json. A page of another origin can send this type
+// only if the hub has allowed it in the answer to a preflight request.
 func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/json" {
 		return nil, problem{status: http.StatusUnsupportedMediaType, text: "send JSON with the header Content-Type: application/json"}
@@ -145,7 +145,8 @@ func parseMark(action string, body []byte) (call, error) {
 	}, nil
 }
 
-// onlyMember returns the only member of a JSON object, which must have one of the keys. want says what the body must be.
+// onlyMember returns the only member of a JSON object, which must have one of the keys. want says what the body must
+// be.
 func onlyMember(body []byte, want string, keys ...string) (key string, value json.RawMessage, err error) {
 	members, err := strictjson.Members(bytes.NewReader(body))
 	switch {
