@@ -11,9 +11,9 @@ import (
 // ErrTooMany reports that a key has as many calls as Queue.PerKey allows.
 var ErrTooMany = errors.New("too many calls run or wait")
 
-// A Queue limits how many calls run at one time. Each call has a key, such as a user. Half of the running calls, but at
-// least one, may have the same key, and waiting keys take turns. A user with many slow calls therefore does not block the
-// calls of other users. The fields must not be changed after the first use.
+// A Queue limits how many calls run at one time. Each call has a key, such as a user. Calls with one key use at most
+// half of this limit, or one call if that is more, and waiting keys take turns. A user with many slow calls therefore
+// does not block the calls of other users. The fields must not be changed after the first use.
 type Queue[K comparable] struct {
 	// Calls limits how many calls run at one time. It must be set.
 	Calls int
@@ -34,8 +34,8 @@ type calls[K comparable] struct {
 	at      *list.Element // the element of Queue.waiting; nil if no call waits
 }
 
-// Acquire waits until a call of a key may begin. After the call, the caller must call Release, unless Acquire returned an
-// error. The error is ErrTooMany, or the error of ctx.
+// Acquire waits until a call of a key may begin. Unless Acquire returns an error, the caller must call Release after
+// the call. The error is ErrTooMany, or the error of ctx.
 func (q *Queue[K]) Acquire(ctx context.Context, of K) error {
 	begin := make(chan struct{})
 	own, call, err := q.enter(of, begin)
@@ -111,7 +111,8 @@ func (q *Queue[K]) tidy(own *calls[K]) {
 	}
 }
 
-// advance lets waiting calls begin as long as the limits allow it. After its turn, a key goes behind the other waiting keys.
+// advance lets waiting calls begin as long as the limits allow it. After its turn, a key goes behind the other waiting
+// keys.
 func (q *Queue[K]) advance() {
 	for q.running < q.Calls {
 		own := q.first()
@@ -126,8 +127,8 @@ func (q *Queue[K]) advance() {
 	}
 }
 
-// first returns the first waiting key that may begin another call, or nil. Each key that it skips has running calls. Few
-// calls run at one time, so the search is short.
+// first returns the first waiting key that may begin another call, or nil. Each key that it skips has running calls.
+// Few calls run at one time, so the search is short.
 func (q *Queue[K]) first() *calls[K] {
 	for at := q.waiting.Front(); at != nil; at = at.Next() {
 		if own := at.Value.(*calls[K]); own.running < max(1, q.Calls/2) {

@@ -36,10 +36,10 @@ func TestOneKeyHasALimitedNumberOfCalls(t *testing.T) {
 			synctest.Wait()
 		}
 		if q.Keys() != 0 {
-			t.Errorf("%d keys are left, want none", q.Keys())
+			t.Errorf("%d keys have calls after all calls have ended, want none", q.Keys())
 		}
 		if err := q.Acquire(t.Context(), "alice"); err != nil {
-			t.Errorf("got %v after the calls, want no error", err)
+			t.Errorf("got %v for a call of alice after the first calls have ended, want no error", err)
 		}
 		q.Release("alice")
 	})
@@ -59,7 +59,7 @@ func TestAnAbandonedCallLeavesTheQueue(t *testing.T) {
 			t.Errorf("got %v, want the error of the context", err)
 		}
 		if q.Release("alice"); q.Keys() != 0 || q.Waiting() != 0 {
-			t.Errorf("%d keys and %d calls are left, want none", q.Keys(), q.Waiting())
+			t.Errorf("%d keys have calls and %d calls wait after all calls have ended, want none", q.Keys(), q.Waiting())
 		}
 	})
 }

@@ -66,8 +66,8 @@ type Block struct {
 }
 
 // Append appends the block to b. The id is the last field, because some clients use an id before its block has ended.
-// If the connection breaks in the middle of the block, such a client would resume after an event that it has not
-// received.
+// If the id came first and the connection broke before the data, such a client would resume after an event that it has
+// not received.
 func (e Block) Append(b []byte) []byte { return append(e.ID.Append(e.AppendFields(b)), '\n') }
 
 // AppendFields appends the fields of the block except the ID. The block ends with its id field, if it has one, and an
@@ -80,9 +80,9 @@ func (e Block) AppendFields(b []byte) []byte {
 	return b
 }
 
-// Split is like [Block.AppendFields], but appends only what comes before Data, and returns Data unchanged, so that large
-// data need not be copied. A line break follows the data. If Data has line breaks, or is nil, all fields are in head and
-// data is nil.
+// Split is like [Block.AppendFields], but appends only what comes before Data, and returns Data unchanged, so that
+// large data need not be copied. The caller must write a line break after the data. If Data is nil or has line breaks,
+// head has all fields, and data is nil.
 func (e Block) Split(b []byte) (head, data []byte) {
 	if e.Data == nil || lineEnd(e.Data) >= 0 {
 		return e.AppendFields(b), nil

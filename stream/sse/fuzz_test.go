@@ -62,7 +62,8 @@ func reference(stream string) (events []sse.Event, reconnection *big.Int) {
 	return events, reconnection
 }
 
-// A stream is decoded as the standard requires, even if each read returns only one byte.
+// A stream is decoded as the standard requires, even if each read returns only one byte, or the last read returns
+// io.EOF together with bytes.
 func FuzzDecode(f *testing.F) {
 	f.Add([]byte("\ufeffid: 1\r\nevent: a\rdata: b\ndata\n\r\n"))
 	f.Add([]byte("time: -1\ndata: a\n\ntime: 1_0\ntime: +12\ndata\n\ntime:\ndata: a\n\n"))

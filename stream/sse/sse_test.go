@@ -187,7 +187,7 @@ func TestDecoderKeepsIDAndRetry(t *testing.T) {
 	expect := func(lastID string, retry time.Duration) {
 		t.Helper()
 		if d.LastID != lastID || d.Retry != retry {
-			t.Errorf("got %q, %v, want %q, %v", d.LastID, d.Retry, lastID, retry)
+			t.Errorf("got the last id %q and the retry time %v, want %q and %v", d.LastID, d.Retry, lastID, retry)
 		}
 	}
 	read("data: x\n\nretry: 10\n")

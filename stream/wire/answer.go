@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// An Answer is the Conn of a response that ends soon. It holds the first bytes, so a short response is sent in one piece
-// with a Content-Length, and its connection can be used again. A longer response is sent while it is written.
+// An Answer is the Conn of a response that ends soon. It holds the first bytes, so a short response is sent in one
+// piece with a Content-Length, and its connection can be used again. A longer response is sent while it is written.
 type Answer struct {
 	*response
 	begun bool   // the head of the response has been sent; guarded by mu
@@ -83,5 +83,7 @@ func (a *Answer) Finish(status int) {
 	a.w.Header().Set("Content-Length", strconv.Itoa(len(a.held)))
 	a.w.WriteHeader(status)
 	_, _ = a.w.Write(a.held)
-	_ = a.control.Flush() // an error means that the client has disconnected, or that w cannot flush, and net/http does it
+	// An error of Flush needs no action: either the client has disconnected, or w cannot flush and net/http sends the
+	// response when the handler returns.
+	_ = a.control.Flush()
 }

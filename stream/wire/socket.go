@@ -69,8 +69,9 @@ func (s *socket) Write(b []byte) error {
 	}
 }
 
-// Stalled finds out that the client has vanished or does not read. Write does not notice this while the kernel's buffer
-// has space. On systems other than Linux, Stalled always returns false.
+// Stalled reports whether the client has acknowledged nothing since the second call before this one, although there was
+// something to acknowledge. It finds clients that have vanished or do not read. Write does not notice them while the
+// kernel's buffer has space. On systems other than Linux, Stalled always returns false.
 func (s *socket) Stalled() bool {
 	acknowledged, all := s.progress()
 	if all || acknowledged != s.acknowledged {
@@ -108,8 +109,8 @@ func (s *socket) wait() {
 	}
 }
 
-// Shutdown ends the stream. On Linux, it also makes the kernel drop the rest when the client accepts nothing for the
-// timeout.
+// Shutdown ends the stream. The kernel still sends what was written before. On Linux, the kernel drops it when the
+// client accepts nothing for the timeout.
 func (s *socket) Shutdown() {
 	s.control(func(fd int) { dropAfter(fd, s.timeout) })
 	s.end()
@@ -134,8 +135,8 @@ func (s *socket) end() {
 
 func (s *socket) Close() { _ = s.conn.Close() }
 
-// A Direct writes to a connection without waiting. The zero Direct writes nothing. A caller can keep the Direct of a
-// stream beside its own data of the stream. A write then reads one cache line less than through the Conn.
+// A Direct writes to a connection without waiting. The zero Direct writes nothing. A caller can keep the Direct next to
+// its own data of the stream. A write then reads one cache line less than a write through the Conn.
 type Direct struct {
 	raw syscall.RawConn
 }
