@@ -12,7 +12,7 @@ import (
 )
 
 // A backlog holds the events that are still to be written to a stream, and counts the memory that they use. A stream
-// has a backlog only while a goroutine writes to its client. The backlog belongs to the stream's output.
+// has a backlog only while its output is busy. The backlog belongs to the stream's output.
 type backlog struct {
 	pending *pending
 	frames  []*frame

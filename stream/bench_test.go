@@ -63,7 +63,7 @@ func TestSendingAllocatesNothingPerStream(t *testing.T) {
 		readers := openReaders(t, f, streams)
 		defer readers.close()
 		e := f.event(start.Xmax, everyone, "notify", `{"msg": "maintenance at 22:00"}`)
-		// The fewest of several counts, because goroutines of other parts of the process sometimes allocate meanwhile.
+		// The result is the fewest of several counts, because other goroutines of the process sometimes allocate, too.
 		fewest := math.Inf(1)
 		for range 5 {
 			fewest = min(fewest, testing.AllocsPerRun(20, func() {

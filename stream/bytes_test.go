@@ -14,7 +14,8 @@ import (
 	"rowcast/listener/guard"
 )
 
-// Every byte of a stream is as stream/README.md describes it, for each kind of event.
+// Every byte of a stream is as stream/README.md describes it. The test leaves out the events rowcast.inbox, and
+// rowcast.bye without an id.
 func TestTheBytesOfAStream(t *testing.T) {
 	t.Parallel()
 	f := serveFeed(t)
@@ -59,7 +60,7 @@ func TestTheBytesOfAStream(t *testing.T) {
 	c.expect("event: rowcast.beat\ndata: {\"behind\": 0}\nid: " + f.now.String() + "\n\n")
 }
 
-// The block of a row has its created_at in whole milliseconds, whatever the size of its data is.
+// The block of a row has the created_at of the row in whole milliseconds, whatever the size of the data is.
 func TestTheBytesOfATime(t *testing.T) {
 	t.Parallel()
 	f := serveFeed(t)
@@ -73,12 +74,12 @@ func TestTheBytesOfATime(t *testing.T) {
 			c.expect(fmt.Sprintf("event: notify\ntime: %d\ndata: %s\nid: %s\n\n", at.UnixMilli(), data, e.Cursor))
 		}
 	}
-	// JavaScript has no Date for this time, so the event has none.
+	// JavaScript has no Date for this time, so the event has no time field.
 	e := f.publishChanged("alice", func(e *feed.Row) { e.CreatedAt = time.UnixMilli(8_640_000_000_000_001) })
 	c.expect(fmt.Sprintf("event: notify\ndata: 1\nid: %s\n\n", e.Cursor))
 }
 
-// publishChanged publishes a transaction with one event that was changed by change.
+// publishChanged publishes a transaction with one event, after change has changed the event.
 func (f *fakeFeed) publishChanged(recipient string, change func(*feed.Row)) feed.Row {
 	e := f.event(f.now.Xmax, recipient, "notify", "1")
 	change(&e)
@@ -87,8 +88,8 @@ func (f *fakeFeed) publishChanged(recipient string, change func(*feed.Row)) feed
 	return e
 }
 
-// The missed events of a stream that resumes have the same bytes as live events, whether they come from the hub's memory
-// or from the Source.
+// The missed events of a stream that resumes have the same bytes as live events, whether they come from the hub's
+// memory or from the Source.
 func TestTheBytesOfMissedEvents(t *testing.T) {
 	t.Parallel()
 	for name, memory := range map[string]int{"from the memory": 64 << 20, "from the Source": 1} {
@@ -139,8 +140,8 @@ func hello(id string, recipients ...string) string {
 	return "event: rowcast.hello\ndata: {\"recipients\":" + string(names) + ",\"heartbeat\":15}\nid: " + id + "\n\n"
 }
 
-// A stream consists of comments and whole blocks, and a retry field may come last. Each block has data, and the id is
-// its last field. Nothing else ends with an empty line.
+// wholeStream matches a stream of comments and whole blocks. A retry field may come last. A whole block has data, its
+// id is the last field if it has one, and an empty line ends it. There are no other empty lines.
 var (
 	wholeBlock  = `(?:retry: [0-9]+\n)?(?:event: [^\r\n]+\n)?(?:time: -?[0-9]+\n)?(?:data: [^\r\n]*\n)+(?:id: [^\r\n]+\n)?\n`
 	wholeStream = regexp.MustCompile(`^(?::\n|` + wholeBlock + `)*(?:retry: [0-9]+\n)?$`)
@@ -154,7 +155,7 @@ func wantWholeBlocks(t *testing.T, stream string) {
 	}
 }
 
-// wholeStream recognizes the mistakes that it is for.
+// wholeStream matches whole streams, and does not match streams with mistakes.
 func TestWholeStream(t *testing.T) {
 	t.Parallel()
 	whole := []string{"", "retry: 1\n", ":\n:\n", ":\n" + void("1") + "retry: 2\n" + hello("1", "alice") + "data: 1\ndata: 2\nid: 1\n\nretry: 1\n", "event: a\ntime: -1\ndata: 1\n\n"}

@@ -34,8 +34,8 @@ type request struct {
 	header     string // Last-Event-ID
 	query      string // last_event_id
 	poll       bool
-	head       http.Header
-	buffer     int // the size of the client's receive buffer; 0 for the system's default
+	head       http.Header // further headers, or nil
+	buffer     int         // the size of the client's receive buffer; 0 for the system's default
 }
 
 // listen opens a stream for the recipients. The request has no cursor.
@@ -137,7 +137,7 @@ func (c *client) line() string {
 	return line
 }
 
-// skipBeats reads the heartbeats that come before an event without a name, whose first line has not been read.
+// skipBeats reads heartbeats until the next block is another event. It must be called between two blocks.
 func (c *client) skipBeats() {
 	c.Helper()
 	const beat = "event: rowcast.beat\n"

@@ -89,8 +89,8 @@ func startClients(t testing.TB, f *fakeFeed, n int) {
 	f.allLive(t, n)
 }
 
-// allLive waits until n streams are live. It sends messages to everyone until n streams receive one, and then sets
-// Stats.Sent to 0.
+// allLive waits until n streams are live. It sends messages to everyone until a message reaches n streams, and then
+// sets Stats.Sent to 0.
 func (f *fakeFeed) allLive(t testing.TB, n int) {
 	t.Helper()
 	eventually(t, "all streams are live", func() bool {

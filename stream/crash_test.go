@@ -33,8 +33,8 @@ func useUpIDs(t *testing.T, db *pgx.Conn) {
 		FROM generate_series(1, (SELECT log_cnt FROM rowcast.notifications_id_seq))`)
 }
 
-// wantAssignedAgain checks that a row has the first id and one of the transaction numbers of the lost rows. It need not
-// be the first transaction number, because the first hub that reconnects uses one number for its epoch.
+// wantAssignedAgain checks that a row has the first id of the lost rows, and one of their transaction numbers. This
+// need not be their first transaction number, because the first hub that reconnects uses a number to begin the epoch.
 func wantAssignedAgain(t *testing.T, got numbers, lost []numbers) {
 	t.Helper()
 	if got.id != lost[0].id || !slices.ContainsFunc(lost, func(n numbers) bool { return n.xid == got.xid }) {

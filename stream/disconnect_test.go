@@ -123,7 +123,7 @@ func TestDisconnectWhileJoining(t *testing.T) {
 		}
 		synctest.Wait()
 		if got := f.hub.Stats.Streams.Load(); got != 0 || r.text() != ":\n" {
-			t.Errorf("%d streams are left, want none; the stream was sent %q, want only a comment", got, r.text())
+			t.Errorf("%d streams are left, want none; the stream received %q, want only a comment", got, r.text())
 		}
 	})
 }

@@ -10,7 +10,7 @@ import (
 	"rowcast/stream"
 )
 
-// afterCrashes serves a feed whose Source regards no cursor of another epoch as valid.
+// afterCrashes serves a feed. Its Source regards every cursor of another epoch as not valid.
 func afterCrashes(t *testing.T) *fakeFeed {
 	t.Helper()
 	f := serveFeed(t, func(s *site) { s.hub.Heartbeat = time.Hour })
@@ -18,8 +18,8 @@ func afterCrashes(t *testing.T) *fakeFeed {
 	return f
 }
 
-// beginEpoch begins the next epoch. Rows of transactions above the transaction of left are lost. If left is nil, no row
-// is lost.
+// beginEpoch begins the next epoch. left is the last row that is left: rows of transactions above its transaction are
+// lost. If left is nil, no row is lost.
 func (f *fakeFeed) beginEpoch(left *cursor.Row) {
 	if f.now.Epoch++; left != nil {
 		f.now = f.now.Clamp(*left, f.now.Epoch)

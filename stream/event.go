@@ -82,8 +82,8 @@ func encode(r *feed.Row) *frame {
 // latest is the latest time that a Date in JavaScript can have, in milliseconds since 1970.
 const latest = 8_640_000_000_000_000
 
-// timeOf returns when the row was created. It returns the zero Time, so that the event has no time, if JavaScript has no
-// Date for that time. A page that formats an invalid Date fails.
+// timeOf returns when the row was created. It returns the zero Time, so that the event has no time, if JavaScript has
+// no Date for that time. A page that formats an invalid Date fails.
 func timeOf(r *feed.Row) time.Time {
 	if r.CreatedAt.UnixMilli() > latest {
 		return time.Time{}
@@ -103,8 +103,8 @@ func nameAndData(r *feed.Row) (sse.Name, []byte) {
 	case feed.IsInbox(r.Recipient):
 		return eventInbox, r.Data
 	}
-	// The table and the listener refuse names that cannot be sent. If one arrives here, the event's name becomes
-	// "message".
+	// The table and the listener refuse names that cannot be sent. If such a name arrives here, NewName returns the zero
+	// Name, which means "message".
 	name, _ := sse.NewName(r.Event)
 	return name, r.Data
 }
@@ -166,8 +166,8 @@ func (f *frame) appendWithID(b []byte, c cursor.Cursor) chunk {
 	return f.cut(endBlock(append(b, f.live[:f.common]...), &c), len(b))
 }
 
-// cut returns the chunk whose bytes are in b, and in large. The block of the frame begins at index begin of b. A chunk
-// of a large event shares the memory of b between bytes and end.
+// cut returns the chunk for b, whose last block is the frame without the bytes of large. This block begins at the index
+// begin. If the event is large, cut divides b into the bytes before the data and the end after the data.
 func (f *frame) cut(b []byte, begin int) chunk {
 	if f.large == nil {
 		return chunk{bytes: b}

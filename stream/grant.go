@@ -138,8 +138,8 @@ func (h *Hub) renew(ctx context.Context, l *lease) {
 
 // The reasons why a stream ends, as the data of rowcast.bye names them. Disconnect uses a third reason, "disconnected".
 const (
-	byeExpired = "expired" // the grant has expired
-	byeRevoked = "revoked" // Grant.Renew has refused
+	byeExpired = "expired" // the grant is about to expire
+	byeRevoked = "revoked" // Grant.Renew returned false
 )
 
 // sendBye announces the end of a live stream. The event has no id: the stream may have pending events, and an id that
@@ -149,7 +149,7 @@ func (st *state) sendBye(s *subscriber, reason string, in time.Duration) {
 	st.sendEach(newRun(note(eventBye, nil, data)), []*subscriber{s})
 }
 
-// leases are a heap. The first lease is the first that is due.
+// leases are a heap. The first lease is the next that is due.
 type leases []*lease
 
 func (l leases) Len() int           { return len(l) }

@@ -48,7 +48,7 @@ func wantBye(t *testing.T, r *recorder, reason string, at time.Duration, in int)
 func wantEnd(t *testing.T, f *fakeFeed, r *recorder, at time.Duration) {
 	t.Helper()
 	if r.ended() {
-		t.Fatalf("the stream has ended before %v", at)
+		t.Fatalf("the stream has ended before %v, want it open", at)
 	}
 	time.Sleep(2 * tick) // the stream ends at most one tick late
 	if !r.ended() {
@@ -92,11 +92,11 @@ func TestAGrantEndsAfterABye(t *testing.T) {
 			wantBye(t, r, "expired", tt.bye, int((announced - tt.bye).Seconds()))
 			wantEnd(t, f, r, end)
 			if !strings.Contains(r.text(), "the last") {
-				t.Errorf("an event before the end was lost: %q", r.text())
+				t.Errorf("got %q, want the event that was published before the end", r.text())
 			}
 			f.publish("alice", "message", `"too late"`)
 			if strings.Contains(r.text(), "too late") {
-				t.Error("an event was sent after the end")
+				t.Errorf("got %q, want no event that was published after the end", r.text())
 			}
 		})
 	}
@@ -170,11 +170,11 @@ func TestAGrantEndsWhileJoining(t *testing.T) {
 			}
 			sleepUntil(began, end)
 			if r.ended() {
-				t.Error("the stream ended before the end of its grant and leeway")
+				t.Error("the stream has ended before the end of its grant and leeway, want it open")
 			}
 			time.Sleep(2 * tick)
 			if !r.ended() {
-				t.Errorf("the stream is open after the end of its grant and leeway: %q", r.text())
+				t.Errorf("the stream is open after the end of its grant and leeway, want its end; it received %q", r.text())
 			}
 			stop()
 		})
@@ -224,7 +224,7 @@ func TestRenewalWithoutAnEnd(t *testing.T) {
 		}
 		r.leave()
 		if !r.ended() {
-			t.Error("the stream is open after its client has disconnected")
+			t.Error("the stream is open after its client has disconnected, want its end")
 		}
 	})
 }
@@ -244,12 +244,12 @@ func TestRenewalReturnsTooLate(t *testing.T) {
 		close(answer)
 		synctest.Wait()
 		if got := f.hub.Leases(); got != 0 {
-			t.Errorf("%d leases, want none: one stream has ended, and the grant of the other stream is being renewed", got)
+			t.Errorf("got %d leases, want none: one stream has ended, and the grant of the other stream is being renewed", got)
 		}
 		f.stop()
 		stays.awaitEnd(t)
 		if text := stays.text(); strings.Contains(text, "rowcast.bye") {
-			t.Errorf("the hub stopped, but the stream was sent rowcast.bye: %q", text)
+			t.Errorf("after the hub has stopped: got %q, want no rowcast.bye", text)
 		}
 	})
 }

@@ -26,7 +26,7 @@ func TestSeatsAreUsedOnlyWithTheStateLocked(t *testing.T) {
 			}
 			found++
 			if receiver, _, _ := strings.Cut(name, "."); !allowed[receiver] && !allowed[name] {
-				t.Errorf("%s uses the seat of a subscriber, but is not known to run with the state locked", name)
+				t.Errorf("%s uses the seat of a subscriber, want only functions that are known to run with the state locked", name)
 			}
 			return true
 		})
@@ -36,7 +36,7 @@ func TestSeatsAreUsedOnlyWithTheStateLocked(t *testing.T) {
 	}
 }
 
-// The counters of Stats are for operators. The Hub adds to them, and no decision depends on their values.
+// The counters of Stats are for operators. The Hub only adds to them. No decision of the Hub depends on their values.
 func TestStatsAreNotRead(t *testing.T) {
 	t.Parallel()
 	found := 0

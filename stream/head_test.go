@@ -14,7 +14,7 @@ import (
 	"rowcast/stream"
 )
 
-// The response to a HEAD request is only the headers, and is sent at once. The client would mistake a body for the next
+// The response to a HEAD request has no body, and is sent at once. The client would mistake a body for the next
 // response.
 func TestHEAD(t *testing.T) {
 	t.Parallel()
@@ -31,8 +31,8 @@ func TestHEAD(t *testing.T) {
 	eventually(t, "no stream is left", func() bool { return f.hub.Stats.Streams.Load() == 0 })
 }
 
-// A HEAD request has the status and the headers of a GET request, whether a stream can be opened or not. If it cannot,
-// the status is UnavailableStatus.
+// The response to a HEAD request has the status and the headers of the response to a GET request, whether a stream can
+// be opened or not. If no stream can be opened, the status is UnavailableStatus.
 func TestHEADAnswersAsGET(t *testing.T) {
 	t.Parallel()
 	sites := map[string]struct {
@@ -78,8 +78,7 @@ func TestHEADAnswersAsGET(t *testing.T) {
 	}
 }
 
-// headOf returns the response to a request, without its body, its date, and the header that says whether the connection
-// is closed afterwards.
+// headOf returns the response to a request, without its body and without the headers Date and Connection.
 func headOf(t *testing.T, s *site, method string) *http.Response {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -109,7 +108,7 @@ func TestHEADRenewsNoGrant(t *testing.T) {
 			User:    "alice",
 			Expires: time.Now().Add(time.Second),
 			Renew: func(context.Context) (time.Time, bool) {
-				t.Error("the grant was renewed")
+				t.Error("the grant was renewed, want no renewal")
 				return time.Time{}, false
 			},
 		})

@@ -44,7 +44,7 @@ func TestIdleStreamsReceiveHeartbeats(t *testing.T) {
 		}
 		for i, at := range beats[1:] {
 			if gap := at - beats[i]; gap != heartbeat {
-				t.Errorf("%v between two heartbeats, want %v", gap, heartbeat)
+				t.Errorf("got %v between two heartbeats, want %v", gap, heartbeat)
 			}
 		}
 	})
@@ -112,8 +112,8 @@ func TestContentsOfAHeartbeat(t *testing.T) {
 	})
 }
 
-// The heartbeats of the streams are spread over the heartbeat interval, so that a hub with ten thousand streams does not
-// send them all at once.
+// The heartbeats of the streams are spread over the heartbeat interval, so that a hub with ten thousand streams does
+// not send them all at once.
 func TestHeartbeatsAreSpread(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, f *fakeFeed) {

@@ -72,7 +72,8 @@ type Hub struct {
 	// resumes waits until the limit allows its next page. Default 256 MiB.
 	Pending int
 
-	// Page is the largest size of a page of the Source, in bytes. Default 17 MiB.
+	// Page is the largest size in bytes of a page that the Source returns. Before a stream reads a page, it reserves this
+	// much of Pending, but at most half of Pending. Default 17 MiB.
 	Page int
 
 	// Memory limits the bytes of memory of the recent events that are kept so that clients can resume without a query.
@@ -87,13 +88,15 @@ type Hub struct {
 	// Limits limit the number of streams. Default none.
 	Limits Limits
 
-	// Inbox sends rowcast.inbox events to the streams that have a user. They say what has changed in the inbox of the user,
-	// and which rows of the user's groups and for everyone were deleted. These events are rows for the recipients of
-	// [feed.InboxOf], so streams resume them like all rows. rowcast.hello does not name these recipients.
+	// Inbox sends rowcast.inbox events to the streams that have a user. The events say what has changed in the inbox of
+	// the user, and which rows for the user's groups and for everyone were deleted. They are rows for the recipients of
+	// [feed.InboxOf], so a client that resumes receives the events that it has missed. rowcast.hello does not name
+	// these recipients.
 	Inbox bool
-	// Polling, if not nil, is called when a poll has been counted as a stream. Polling returns a function that is called
-	// when the poll is not counted any more, before its answer is sent. A server that limits the number of connections
-	// without a stream can use it: the connection of a poll stays with net/http, but belongs to a stream meanwhile.
+	// Polling, if not nil, is called when a poll has been counted as a stream. Polling returns a function that is
+	// called when the poll is not counted any more, before the end of its answer is sent. A server that limits the
+	// number of connections without a stream can use Polling: net/http keeps the connection of a poll, but the
+	// connection has a stream until the returned function is called.
 	Polling func(r *http.Request) (answering func())
 
 	// Stats count what the Hub has done. They are for reading only.
@@ -119,7 +122,7 @@ type Stats struct {
 	Streams      atomic.Int64 // streams that are open now, and polls that wait for their answer
 	Opened       atomic.Int64 // streams that were opened, without polls
 	Polls        atomic.Int64 // polls that were not refused
-	Refused      Refusals     // requests that Serve answered with "retry later"
+	Refused      Refusals     // requests for which Serve opened no stream and began no poll
 	Sent         atomic.Int64 // events given to live streams, once for each stream, except regular heartbeats and byes
 	SentBytes    atomic.Int64 // bytes of the events that Sent counts
 	Replayed     atomic.Int64 // missed events given to streams that resumed
@@ -179,9 +182,9 @@ func setDefault[T comparable](field *T, value T) {
 	}
 }
 
-// Publish sends the rows of a batch to the live streams of their recipients. The batches must be published in order. The
-// first one sets the cursor after which the Hub keeps recent events. The Hub accepts clients once a batch that is not
-// Warming was published.
+// Publish sends the rows of a batch to the live streams of their recipients. The batches must be published in order.
+// The first one sets the cursor after which the Hub keeps recent events. The Hub accepts clients once a batch that is
+// not Warming has been published.
 func (h *Hub) Publish(b feed.Batch) {
 	h.init()
 	frames := make([]*frame, len(b.Rows))
@@ -218,8 +221,9 @@ func (h *Hub) Begun() <-chan struct{} {
 	return h.begun
 }
 
-// prepare updates the memory and the epoch list if the batch is the first one, has a Reset, or begins an epoch. If the
-// batch has a Reset, prepare sends rowcast.reset to all live streams.
+// prepare empties the memory if the batch is the first one, has a Reset, or begins an epoch. If the batch has a Reset,
+// prepare also removes the recoveries and sends rowcast.reset to all live streams. If the batch begins an epoch,
+// prepare also adds a recovery.
 func (st *state) prepare(b feed.Batch) {
 	before := st.cursor
 	switch {
@@ -326,10 +330,10 @@ func (st *state) behind() time.Duration {
 	return time.Since(st.received)
 }
 
-// hello returns what follows the opening line of a stream: rowcast.void, a retry field and rowcast.hello. The answer to a
-// poll has no retry field. c is the cursor at which the stream begins. It is nil if rowcast.reset follows. A client that
-// loses its connection before rowcast.reset must not resume from the new cursor, because it would never receive the
-// reset. rowcast.hello does not name [feed.Everyone] and the recipients of [feed.InboxOf].
+// hello returns what follows the opening line of a stream: rowcast.void, a retry field and rowcast.hello. The answer to
+// a poll has no retry field. c is the cursor at which the stream begins. It is nil if rowcast.reset follows. A client
+// that loses its connection before rowcast.reset must not resume from the new cursor, because it would never receive
+// the reset. rowcast.hello names all recipients of s except [feed.Everyone] and the recipients of [feed.InboxOf].
 func (h *Hub) hello(c *cursor.Cursor, s *subscriber) []byte {
 	own := slices.DeleteFunc(slices.Clone(s.recipients), func(r string) bool { return r == feed.Everyone || feed.IsInbox(r) })
 	data, err := json.Marshal(struct {

@@ -9,9 +9,9 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// With Hub.Inbox, streams receive the changes of inboxes as events named rowcast.inbox. A stream receives the changes for
-// its user, its groups and everyone, both live and when it resumes from the memory of the hub or from the table. The
-// recipients of these events are not in rowcast.hello.
+// With Hub.Inbox, streams receive the changes of inboxes as events named rowcast.inbox. A stream receives the changes
+// for its user, its groups and everyone, both live and when it resumes from the memory of the hub or from the table.
+// The recipients of these events are not in rowcast.hello.
 func TestInboxChangesAreEvents(t *testing.T) {
 	t.Parallel()
 	for name, memory := range map[string]int{"from the memory": 0, "from the table": 1} {

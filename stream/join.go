@@ -83,7 +83,7 @@ type joining struct {
 	by     reader
 	ctx    context.Context
 	live   bool
-	events int           // the number of missed events that the stream was given
+	events int           // the number of missed events that the stream was given; a call of reset adds one
 	pause  time.Duration // the mean wait after the last failure of the Source; 0 after a success
 
 	// greeting is the result of hello, followed by rowcast.reset if the client must be reset. It is nil once greet has
@@ -91,8 +91,8 @@ type joining struct {
 	// misses nothing after that event, NOTIFY messages included.
 	greeting []byte
 
-	// opening is the constant opening, or nil once it has been written. It is written alone only if the stream has to
-	// wait.
+	// opening is the constant opening. It is nil once it has been written, and for a poll. It is written alone only if the
+	// stream has to wait.
 	opening []byte
 
 	// comments ticks once each heartbeat interval. While the stream waits, a comment is written at each tick, so that

@@ -14,7 +14,7 @@ type Limits struct {
 	Address int // of one client address, which is an IPv4 address or an IPv6 network of 64 bits
 }
 
-// Refusals count the requests that Serve answered with "retry later", by the reason.
+// Refusals count the requests that Serve answered with "retry later" before a stream or a poll began, by the reason.
 type Refusals struct {
 	Unavailable atomic.Int64 // the Hub had not begun, was stopping, or had disconnected a recipient since Grant.Known
 	Streams     atomic.Int64 // Limits.Streams was reached

@@ -83,8 +83,8 @@ func (m *memory) pop() {
 // these frames, which is removed last. A frame may share the beginning of a newer frame's list if that is at least half
 // of the list.
 func (m *memory) share(frames []*frame) {
-	var owner *frame // the frame for which the list is counted
-	kept := len(m.all.frames) > 0
+	var owner *frame              // the frame for which the list is counted
+	kept := len(m.all.frames) > 0 // the owner is an older frame that is in the memory already
 	if kept {
 		owner = m.all.frames[len(m.all.frames)-1]
 	}
@@ -112,9 +112,9 @@ func beginsWith(list, part []uint64) bool {
 	return len(part) <= len(list) && 2*len(part) >= len(list) && slices.Equal(list[:len(part)], part)
 }
 
-// since returns all events for the recipients that a client at a cursor may have missed, and some events that the client
-// has seen, which unseen removes. It must be quick, because the Hub is locked. The result is complete only if the cursor
-// covers m.from.
+// since returns all events for the recipients that a client at a cursor may have missed, and some events that the
+// client has seen, which unseen removes. It must be quick, because the Hub is locked. The result is complete only if
+// the cursor covers m.from.
 func (m *memory) since(c cursor.Cursor, recipients []string) (frames []*frame) {
 	for _, r := range recipients {
 		frames = m.of[r].since(frames, c)

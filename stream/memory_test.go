@@ -13,7 +13,7 @@ import (
 )
 
 // The memory uses about as much of the heap as its limit says, for small and large events, for few and many recipients,
-// and with no or many transactions in flight, which every cursor contains. Not parallel: it measures the heap.
+// and for cursors that list none or many transactions in flight. Not parallel: it measures the heap.
 func TestMemoryCountsTheHeap(t *testing.T) {
 	const limit, slack = 8 << 20, 256 << 10
 	for _, tt := range []struct {
@@ -95,7 +95,7 @@ func TestMemoryIsLimited(t *testing.T) {
 		added = append(added, e.Cursor)
 		frames, bytes := m.Size()
 		if bytes > limit || i > 100 && bytes < limit-2*size {
-			t.Fatalf("%d bytes in %d events, want at most %d bytes, and at least %d bytes after 100 events", bytes, frames, limit, limit-2*size)
+			t.Fatalf("the memory uses %d bytes for %d events, want at most %d bytes, and at least %d bytes after 100 events", bytes, frames, limit, limit-2*size)
 		}
 		if removed := len(added) - frames; removed > 0 && m.From().String() != added[removed-1].String() {
 			t.Fatalf("the memory is complete from %s, want %s", m.From(), added[removed-1])

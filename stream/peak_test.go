@@ -83,10 +83,10 @@ func runPeak(t *testing.T, pending, most int) (empty, peak, evicted int) {
 	hub.Env = append(os.Environ(), fmt.Sprintf("%s=%d %d", peakVariable, pending, most))
 	out, err := hub.Output()
 	if err != nil {
-		t.Fatalf("the hub failed: %v (%v), %s", err, ctx.Err(), out)
+		t.Fatalf("the process of the hub failed: %v (context: %v); it printed %q", err, ctx.Err(), out)
 	}
 	if _, err := fmt.Sscan(string(out), &empty, &peak, &evicted); err != nil {
-		t.Fatalf("the hub printed %q: %v", out, err)
+		t.Fatalf("the process of the hub printed %q, want three numbers: %v", out, err)
 	}
 	return empty, peak, evicted
 }

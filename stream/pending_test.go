@@ -52,7 +52,7 @@ func TestTheSlowestStreamIsClosedFirst(t *testing.T) {
 	if _, line, _ := strings.Cut(log.String(), "closed="); line == "" {
 		t.Errorf("the log is %q, want a line with closed=", log.String())
 	} else if _, err := fmt.Sscanf(line, "%d held=%d", &closed, &held); err != nil || closed != 1 || held <= limit {
-		t.Errorf("the log has closed=%s (%v), want closed=1 and held above %d", line, err, limit)
+		t.Errorf("the log has closed=%s (error: %v), want closed=1 and held above %d", line, err, limit)
 	}
 	eventually(t, "the stream is closed", func() bool { return f.hub.Stats.Streams.Load() == modest+1 })
 	for i, c := range others {
@@ -131,7 +131,7 @@ func TestStreamsThatResumeWaitForMemory(t *testing.T) {
 		select {
 		case <-done:
 		case <-time.After(patience):
-			t.Fatalf("some clients have not received the event; %d pages were read, %d bytes are held", pages.Load(), f.hub.Held())
+			t.Fatalf("some clients have not received the event within %v, want all; %d pages were read, %d bytes are held", patience, pages.Load(), f.hub.Held())
 		}
 	}
 	eventually(t, "nothing is held", func() bool { return f.hub.Held() == 0 })
@@ -202,7 +202,7 @@ func TestUsersTakeTurnsForMemory(t *testing.T) {
 			}
 		})
 		if at < 0 {
-			t.Fatalf("no reservation is granted after %v", order)
+			t.Fatalf("after reservations of %v, no further reservation is granted, want one", order)
 		}
 		order = append(order, waiting[at].user)
 		waiting[at].giveBack()

@@ -26,7 +26,7 @@ func isPoll(r *http.Request) (poll, ok bool) {
 
 // poll answers a request with the next events of a stream. The answer ends when the client has been sent what it has
 // missed. If the client has missed nothing, poll waits for an event, and at most for pollTime. The client then polls
-// again from the last id of the answer. Until the answer is sent, the poll counts as an open stream.
+// again from the last id of the answer. Until the end of the answer is sent, the poll counts as an open stream.
 func (h *Hub) poll(w http.ResponseWriter, r *http.Request, s *subscriber, grant Grant) {
 	answering := func() {}
 	if h.Polling != nil {
@@ -43,7 +43,7 @@ func (h *Hub) poll(w http.ResponseWriter, r *http.Request, s *subscriber, grant 
 		j.comments.Stop()
 	}
 	s.abandonJoin()
-	// The client may poll again as soon as it has the end of the answer. This poll must not count for the limits any more then.
+	// The client may poll again as soon as it has the end of the answer. By then, this poll must not count for the limits.
 	h.remove(s)
 	answering()
 	switch {
@@ -55,8 +55,8 @@ func (h *Hub) poll(w http.ResponseWriter, r *http.Request, s *subscriber, grant 
 	}
 }
 
-// pollTime returns the longest time that a poll waits: a heartbeat interval, or less if the grant ends before that, but at
-// least expiryTick.
+// pollTime returns the longest time that a poll waits: the time until the end of the grant, but at least expiryTick,
+// and at most a heartbeat interval.
 func (h *Hub) pollTime(grant Grant) time.Duration {
 	if grant.Expires.IsZero() {
 		return h.Heartbeat
@@ -118,7 +118,8 @@ func (j *joining) awaitEvents() {
 	j.s.endPoll(last)
 }
 
-// beginPoll makes the stream a poll. Its events stay in the backlog until awaitEvents ends the poll.
+// beginPoll makes the stream a poll. Events that are published for the poll stay in the backlog until awaitEvents ends
+// the poll.
 func (s *subscriber) beginPoll(conn wire.Conn) {
 	s.attach(conn)
 	o := s.output.Lock()
@@ -126,7 +127,8 @@ func (s *subscriber) beginPoll(conn wire.Conn) {
 	o.poll = make(chan struct{}, 1)
 }
 
-// arrived returns the channel that receives a value when a poll has got an event or has ended.
+// arrived returns the channel that receives a value when a poll has got an event or has ended. It returns nil if the
+// stream is not a poll.
 func (s *subscriber) arrived() <-chan struct{} {
 	o := s.output.Lock()
 	defer s.output.Unlock()

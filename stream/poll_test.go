@@ -77,8 +77,8 @@ func newPoller(t testing.TB) *http.Client {
 	return &http.Client{Transport: transport}
 }
 
-// The first answer has the cursor, and each further answer has the events that the client has missed. The answers have a
-// length, so the client can use its connection again. They have no retry field, so the client polls again at once.
+// The first answer has the cursor, and each further answer has the events that the client has missed. The answers have
+// a length, so the client can use its connection again. They have no retry field, so the client polls again at once.
 func TestPoll(t *testing.T) {
 	t.Parallel()
 	f := serveFeed(t)
@@ -109,13 +109,13 @@ func TestPoll(t *testing.T) {
 		}
 	}
 	if s := &f.hub.Stats; s.Polls.Load() != 4 || s.Opened.Load() != 0 || s.Streams.Load() != 0 || s.Resets.Load() != 1 {
-		t.Errorf("counted %d polls, %d streams, of which %d are open, and %d resets, want 4, 0, 0 and 1",
+		t.Errorf("counted %d polls, %d opened streams, %d streams that are open now, and %d resets, want 4, 0, 0 and 1",
 			s.Polls.Load(), s.Opened.Load(), s.Streams.Load(), s.Resets.Load())
 	}
 }
 
-// A poll that has nothing to deliver waits for the first event, and for the rest of its burst. If none comes, it is
-// answered after a heartbeat interval, with the current cursor.
+// A poll that has nothing to deliver waits for the first event, and then for the rest of a burst. If no event comes,
+// the poll is answered after a heartbeat interval, with the current cursor.
 func TestPollWaits(t *testing.T) {
 	t.Parallel()
 	tests := map[string]struct {
@@ -156,7 +156,7 @@ func TestPollWaits(t *testing.T) {
 	}
 }
 
-// tooLong publishes a row that fits into a backlog of 100 bytes only as the first one.
+// tooLong publishes three rows. The second row does not fit into a backlog of 100 bytes that already has a row.
 func tooLong(f *fakeFeed) {
 	for _, data := range []string{"1", strings.Repeat("x", 200), "3"} {
 		f.publish("alice", "message", data)
@@ -176,8 +176,8 @@ func (r *recorder) took() time.Duration {
 	return r.writes[len(r.writes)-1].at
 }
 
-// Polls without events and polls with recent events do not call the Source. Each answer moves the client's cursor, so the
-// memory of the hub is always enough.
+// Polls without events and polls with recent events do not call the Source. Each answer moves the client's cursor, so
+// the memory of the hub is always enough.
 func TestPollsNeedNoQuery(t *testing.T) {
 	t.Parallel()
 	used := func() error { t.Error("the Source was called, want no call"); return errors.New("unexpected") }
@@ -210,11 +210,12 @@ func TestPollsNeedNoQuery(t *testing.T) {
 		t.Errorf("received %d rows in 100 answers, want 10", received)
 	}
 	if n := f.hub.Stats.Resets.Load() + f.hub.Stats.Pages.Load(); n > 0 {
-		t.Errorf("%d resets and pages, want none", n)
+		t.Errorf("got %d resets and pages together, want none", n)
 	}
 }
 
-// A client that polls in a loop works with a limit of one stream. Its next poll is never refused because of the last one.
+// A client that polls in a loop works with a limit of one stream. No poll is refused because the poll before it still
+// counts.
 func TestPollsAndLimits(t *testing.T) {
 	t.Parallel()
 	f := serveFeed(t, func(s *site) {
@@ -229,7 +230,7 @@ func TestPollsAndLimits(t *testing.T) {
 	}
 }
 
-// While a poll waits, it counts for the limits, and a further poll is told to retry later.
+// While a poll waits, it counts for the limits. A further poll gets the answer "retry later".
 func TestWaitingPollCounts(t *testing.T) {
 	t.Parallel()
 	f := serveFeed(t, func(s *site) { s.hub.Limits.User, s.hub.UnavailableStatus = 1, 503 })
@@ -237,7 +238,7 @@ func TestWaitingPollCounts(t *testing.T) {
 	go func() { waiting <- poll(t, newPoller(t), f.url, f.now.String(), "alice") }()
 	eventually(t, "the poll waits", func() bool { return f.hub.Stats.Streams.Load() == 1 })
 	if a := poll(t, newPoller(t), f.url, f.now.String(), "alice"); a.StatusCode != 503 || !regexp.MustCompile(`^retry: \d+\n$`).MatchString(a.text) {
-		t.Errorf("got %s, %q, want 503 and a time", a.Status, a.text)
+		t.Errorf("got %s, %q, want 503 and only a retry field", a.Status, a.text)
 	}
 	f.publish("alice", "message", "1")
 	if a := <-waiting; !strings.Contains(a.text, "data: 1\n") {
@@ -253,7 +254,10 @@ func TestPollEndsWithItsGrant(t *testing.T) {
 	t.Parallel()
 	for name, renew := range map[string]func(context.Context) (time.Time, bool){
 		"a token": nil,
-		"an app":  func(context.Context) (time.Time, bool) { t.Error("the grant was renewed"); return time.Time{}, true },
+		"an app": func(context.Context) (time.Time, bool) {
+			t.Error("the grant was renewed, want no renewal")
+			return time.Time{}, true
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -286,12 +290,13 @@ func TestPollsEndWhenTheHubStops(t *testing.T) {
 		late := recordPoll(t, f.site, f.now.String(), stream.Grant{User: "alice"})
 		late.awaitEnd(t)
 		if !strings.HasPrefix(late.text(), "retry: ") || late.status() != 503 {
-			t.Errorf("got %d, %q after the stop, want 503 and a time", late.status(), late.text())
+			t.Errorf("got %d, %q after the stop, want 503 and a retry field", late.status(), late.text())
 		}
 	})
 }
 
-// While the database cannot be read, a poll that needs it waits for a heartbeat interval, and is told to retry later.
+// While the database cannot be read, a poll that needs it waits for a heartbeat interval. Then it gets the answer
+// "retry later".
 func TestPollDuringAnOutage(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -306,12 +311,13 @@ func TestPollDuringAnOutage(t *testing.T) {
 		r := recordPoll(t, f.site, start.String(), stream.Grant{User: "alice"})
 		r.awaitEnd(t)
 		if !regexp.MustCompile(`^retry: \d+\n$`).MatchString(r.text()) || r.status() != 503 || r.took() != 15*time.Second {
-			t.Errorf("got %d, %q after %v, want 503 and a time after 15s", r.status(), r.text(), r.took())
+			t.Errorf("got %d, %q after %v, want 503 and only a retry field after 15s", r.status(), r.text(), r.took())
 		}
 	})
 }
 
-// Any other value of the parameter is an error, because a client that wants to poll would wait for the end of a stream.
+// A value of the parameter poll other than 1 is an error. Otherwise a client that wants to poll would get a stream, and
+// would wait for its end in vain.
 func TestPollParameter(t *testing.T) {
 	t.Parallel()
 	f := serveFeed(t)

@@ -113,7 +113,7 @@ func (r *recorder) awaitEnd(t *testing.T) {
 	case <-r.done:
 		wantWholeBlocks(t, r.text())
 	case <-time.After(time.Hour):
-		t.Errorf("the stream is still open after an hour, want its end; it was sent %q", r.text())
+		t.Errorf("the stream is still open after an hour, want its end; it received %q", r.text())
 	}
 }
 

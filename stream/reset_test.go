@@ -194,11 +194,11 @@ func TestWarmStart(t *testing.T) {
 	first, second := f.event(start.Xmax, "alice", "message", "1"), f.event(start.Xmax, "alice", "message", "2")
 	f.hub.Publish(feed.Batch{Rows: []feed.Row{first}, Cursor: first.Cursor, Warming: true})
 	if f.hub.Ready() {
-		t.Error("the hub is ready before it has begun")
+		t.Error("the hub is ready before it has begun, want not ready")
 	}
 	select {
 	case <-f.hub.Begun():
-		t.Error("Begun is closed before the hub has begun")
+		t.Error("Begun is closed before the hub has begun, want it open")
 	default:
 	}
 	wantRetryLater(t, listen(t, f.site, "alice"))

@@ -22,8 +22,8 @@ type clientCursor struct {
 // with 1,000 transactions in flight has fewer than 7,500 bytes (TestLongest in package cursor).
 const maxCursor = 16 << 10
 
-// clientCursorOf returns the cursor of a request. The last header Last-Event-ID that is not empty has priority, because an
-// EventSource that reconnects sends it together with the query of its first request.
+// clientCursorOf returns the cursor of a request. The last header Last-Event-ID that is not empty has priority, because
+// an EventSource that reconnects sends it together with the query of its first request.
 func clientCursorOf(r *http.Request) clientCursor {
 	for _, text := range slices.Backward(r.Header.Values("Last-Event-ID")) {
 		if text != "" {
@@ -33,15 +33,14 @@ func clientCursorOf(r *http.Request) clientCursor {
 	return cursorInQuery(r.URL.RawQuery)
 }
 
-// isCursor reports whether name is a name of the query parameter for the cursor. The second name is the default of widely
-// used libraries that replace EventSource. Other libraries write its letters in another case.
+// isCursor reports whether name is a name of the query parameter for the cursor, in upper or lower case. Widely used
+// libraries that replace EventSource call the parameter lastEventId by default, and some of them lastEventID.
 func isCursor(name string) bool {
 	return strings.EqualFold(name, "last_event_id") || strings.EqualFold(name, "lastEventId")
 }
 
-// cursorInQuery returns the cursor of the last parameter for a cursor that has a value. It is
-// malformed if the value cannot be decoded. url.ParseQuery would drop such a value, and the client would miss events
-// without notice.
+// cursorInQuery returns the cursor of the last parameter for a cursor that has a value. If the value cannot be decoded,
+// the result is malformed. url.ParseQuery would drop such a value, and the client would miss events without notice.
 func cursorInQuery(query string) (c clientCursor) {
 	for parameter := range strings.SplitSeq(query, "&") {
 		name, value, _ := strings.Cut(parameter, "=")
@@ -125,7 +124,7 @@ func (j *joining) convert(c, now cursor.Cursor) (_ cursor.Cursor, valid, asked b
 type epochs []recovery
 
 // maxRecoveries is the largest number of recoveries that are kept. Each uses about as much memory as a cursor. A client
-// whose cursor is older is reset, unless the row that anchors the cursor still exists.
+// whose cursor is of an epoch before these recoveries is reset, unless the anchor of the cursor still exists.
 const maxRecoveries = 64
 
 // A recovery records which delivered rows survived when a restart, crash recovery or failover began a new epoch.

@@ -27,7 +27,7 @@ func TestResumingIsExact(t *testing.T) {
 	checkExact(t, false)
 }
 
-// The same holds for clients that poll.
+// Clients that poll also receive each row exactly once, in causal order (see TestResumingIsExact).
 func TestPollingIsExact(t *testing.T) {
 	t.Parallel()
 	checkExact(t, true)
@@ -110,7 +110,7 @@ func (r *reader) read() {
 	limit := time.Now().Add(2 * patience)
 	for ended := false; !ended; r.connections.Add(1) {
 		if time.Now().After(limit) {
-			r.Errorf("%q: waited %v for the last row, received %d events", r.recipients, 2*patience, len(r.received))
+			r.Errorf("%q: waited %v for the last row; received only %d events", r.recipients, 2*patience, len(r.received))
 			return
 		}
 		site := r.sites[r.rng.IntN(len(r.sites))]
@@ -172,8 +172,8 @@ func (r *reader) bytes() int64 {
 	return 400 + int64(r.rng.ExpFloat64()*1000)
 }
 
-// onlyTimeout returns err if it is a timeout, and nil otherwise, because a connection that is cut off causes other
-// errors.
+// onlyTimeout returns err if it is a timeout. It returns nil for other errors, because the test itself causes them when
+// it cuts off connections.
 func onlyTimeout(err error) error {
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		return err

@@ -190,9 +190,9 @@ func TestResumingFromAHeartbeat(t *testing.T) {
 	c.wantData(`"held open"`, `"while disconnected"`)
 }
 
-// Of several cursors in a request, the last header that is not empty applies. Without such a header, the last parameter
-// of the query applies, whatever its name is.
-func TestTheLastCursorCounts(t *testing.T) {
+// If a request has several cursors, the last header that is not empty applies. Without such a header, the last
+// parameter for a cursor that is not empty applies, whatever its name is.
+func TestTheLastCursorApplies(t *testing.T) {
 	t.Parallel()
 	f := newFeed(t)
 	first := f.publish(everyone, "message", "1").Cursor.String()
@@ -241,8 +241,8 @@ func TestTheLastCursorCounts(t *testing.T) {
 	}
 }
 
-// beginning opens a stream with the headers Last-Event-ID and the query. It returns the id of rowcast.hello, and the data
-// of rowcast.reset if the client is reset.
+// beginning opens a stream with the headers Last-Event-ID and the query. It returns the id of rowcast.hello, and the
+// data of rowcast.reset if the client is reset.
 func beginning(t *testing.T, hub *stream.Hub, headers []string, query string) (id, reset string) {
 	t.Helper()
 	ctx, leave := context.WithCancel(t.Context())

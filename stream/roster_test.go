@@ -58,9 +58,9 @@ func TestStreamsEndInAnyOrder(t *testing.T) {
 	}
 }
 
-// Ending a stream of a large group costs about as much as ending one of a small group. The test compares the quickest
-// of 20 batches, because a batch can be interrupted by the garbage collector or by another process. It is not parallel
-// for the same reason.
+// Ending a stream of a large group costs about as much as ending a stream of a small group. The test compares the
+// quickest of 20 batches, because a batch can be interrupted by the garbage collector or by another process. It is not
+// parallel for the same reason.
 func TestEndingAStreamOfALargeGroupIsCheap(t *testing.T) {
 	each := func(streams int) time.Duration {
 		f := newFeed(t)
@@ -77,9 +77,9 @@ func TestEndingAStreamOfALargeGroupIsCheap(t *testing.T) {
 		return slices.Min(took)
 	}
 	small, large := each(4_000), each(100_000)
-	t.Logf("ending a stream takes %v in a group of 4,000 and %v in one of 100,000", small, large)
+	t.Logf("ending a stream takes %v in a group of 4,000 streams, and %v in a group of 100,000", small, large)
 	if large > 8*small && large > 15*time.Microsecond { // a scan of the large group would take 50 µs
-		t.Errorf("ending a stream takes %v in a large group and %v in a small one, want at most eight times as long, or at most 15 µs", large, small)
+		t.Errorf("ending a stream takes %v in a large group and %v in a small group, want at most eight times as long in the large group, or at most 15 µs", large, small)
 	}
 }
 

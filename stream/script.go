@@ -17,15 +17,15 @@ import (
 //go:embed web/rowcast.js
 var Script []byte
 
-// ScriptName returns a name for the file of [Script] that contains a hash of its text, such as "rowcast-1f0c2d3e4b5a6978.js".
-// A URL with this name can be cached without a limit.
+// ScriptName returns a name for the file of [Script], such as "rowcast-1f0c2d3e4b5a6978.js". The name contains a hash
+// of the text of Script, so a URL with this name can be cached without a limit.
 func ScriptName() string {
 	sum := sha256.Sum256(Script)
 	return "rowcast-" + hex.EncodeToString(sum[:8]) + ".js"
 }
 
-// InboxScript is the element <rowcast-inbox>, an ES module that go generate builds from the modules in web/src/inbox. It imports
-// InboxStoreScript as "./rowcast-inbox-store.js".
+// InboxScript is the element <rowcast-inbox>, an ES module that go generate builds from the modules in web/src/inbox.
+// It imports InboxStoreScript as "./rowcast-inbox-store.js".
 //
 //go:embed web/rowcast-inbox.js
 var InboxScript []byte

@@ -18,16 +18,17 @@ import (
 // client's address there.
 //
 // The stream continues from the client's cursor, which is the Last-Event-ID header, or else the query parameter
-// last_event_id or lastEventId, in upper or lower case. Of several values, the last one that is not empty applies. If the stream
-// cannot continue from the cursor, a rowcast.reset event says why. The status is 200, because an EventSource that
-// receives any other status does not reconnect. Only the status of "retry later" can be changed, see
+// last_event_id or lastEventId, in upper or lower case. Of several values, the last one that is not empty applies. If
+// the stream cannot continue from the cursor, a rowcast.reset event says why. The status is 200, because an EventSource
+// that receives any other status does not reconnect. Only the status of "retry later" can be changed, see
 // [Hub.UnavailableStatus].
 //
-// With the query parameter poll=1, the response is the answer to a poll instead: a short stream that ends when it has
-// delivered the events that the client has missed, or the next events, or a heartbeat.
+// With the query parameter poll=1, the response is the answer to a poll instead. The answer is a short stream. It ends
+// after the events that the client has missed, the next events, a heartbeat or rowcast.reset. Without a cursor, it ends
+// after rowcast.hello.
 //
-// The response to a HEAD request has the status and the headers of the response to GET, except Connection, and no body. It
-// opens no stream.
+// The response to a HEAD request has the status and the headers of the response to GET, except Connection, and no body.
+// It opens no stream.
 func (h *Hub) Serve(w http.ResponseWriter, r *http.Request, grant Grant) {
 	h.init()
 	poll, ok := isPoll(r)
@@ -76,7 +77,7 @@ func (h *Hub) Serve(w http.ResponseWriter, r *http.Request, grant Grant) {
 
 // admit adds a stream, or only checks whether the stream can be opened if add is false. If the stream cannot be opened
 // now, admit returns the counter of the reason and the mean time after which the client retries. A poll has no lease,
-// because it ends before its grant does.
+// because pollTime ends it when its grant ends.
 func (h *Hub) admit(s *subscriber, grant Grant, add, poll bool) (refused *atomic.Int64, wait time.Duration) {
 	st := h.state.Lock()
 	defer h.state.Unlock()

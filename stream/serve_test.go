@@ -94,7 +94,7 @@ func TestRetryIsRandom(t *testing.T) {
 		}
 	}
 	if len(seen) < 15 {
-		t.Errorf("20 clients were sent %d different times, want at least 15", len(seen))
+		t.Errorf("20 clients received %d different retry times, want at least 15", len(seen))
 	}
 }
 

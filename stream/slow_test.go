@@ -66,7 +66,7 @@ func TestASlowStreamIsNotClosed(t *testing.T) {
 				<-ticker.C
 				c.expectRun('x', part)
 				if f.hub.Stats.Streams.Load() != 1 {
-					t.Fatal("the stream was closed, although the client accepts bytes")
+					t.Fatal("the stream was closed, want it open, because the client accepts bytes")
 				}
 			}
 			c.expectRun('x', size-2-times*part)

@@ -15,9 +15,9 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// Only a few streams read from the table at one time. The other streams wait and stay open. Live streams do
-// not wait. When a client disconnects while it reads, another client reads at once. A client that disconnects while it
-// waits never reads.
+// Only a few streams read from the table at one time. The other streams that resume wait and stay open. Live streams do
+// not wait. When a client disconnects while its stream reads, another stream reads at once. The stream of a client that
+// disconnects while the stream waits never reads.
 func TestFewStreamsReadAtOneTime(t *testing.T) {
 	t.Parallel()
 	const reads = 3
@@ -107,7 +107,7 @@ func (g *gate) sum() (read []string, most int) {
 type insideKey struct{}
 
 // TraceQueryStart delays a query of a stream that resumes, until open is closed or the query is canceled. It recognizes
-// such a query by an argument with exactly one recipient.
+// such a query by an argument with exactly one recipient besides everyone.
 func (g *gate) TraceQueryStart(ctx context.Context, _ *pgx.Conn, query pgx.TraceQueryStartData) context.Context {
 	var recipients []string
 	for _, arg := range query.Args {
@@ -202,7 +202,7 @@ func serveSlowly(t *testing.T, reads int, short ...string) (*fakeFeed, *slowSour
 	return f, slow, start.String()
 }
 
-// If a user has many clients and the pages of the clients are slow, the first client of another user reads at once.
+// Even if one user has many clients and reading their pages takes long, the stream of another user reads at once.
 func TestAttackManySlowResumesOfOneUser(t *testing.T) {
 	t.Parallel()
 	f, slow, id := serveSlowly(t, 2, "honest")
@@ -249,7 +249,8 @@ func TestAttackManySlowUsers(t *testing.T) {
 	t.Logf("the first page of the user was page %d of all users", pages)
 }
 
-// A client that disconnects while it waits leaves the queue. If it disconnects while it reads, another client reads.
+// If a client disconnects while its stream waits, the stream leaves the queue. If a client disconnects while its stream
+// reads, another stream reads.
 func TestTurnsAreGivenUp(t *testing.T) {
 	t.Parallel()
 	f, slow, id := serveSlowly(t, 1, "honest")

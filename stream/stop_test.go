@@ -17,9 +17,9 @@ import (
 	"rowcast/stream"
 )
 
-// When a hub stops, each live stream receives a new retry time and a cursor, and then ends without an error, over every protocol.
-// New clients are answered with "retry later" and the status 200, because an EventSource does not reconnect after any
-// other status.
+// When a hub stops, each live stream receives a new retry time and a cursor, and then ends without an error, over every
+// protocol. New clients are answered with "retry later" and the status 200, because an EventSource does not reconnect
+// after any other status.
 func TestStopping(t *testing.T) {
 	t.Parallel()
 	tests := map[string]func(t *testing.T, f *fakeFeed) *client{
@@ -38,12 +38,12 @@ func TestStopping(t *testing.T) {
 			f.publish("alice", "message", "2")
 			c.wantData("2")
 			if !f.hub.Ready() {
-				t.Error("the hub is not ready before it stops")
+				t.Error("the hub is not ready before it stops, want ready")
 			}
 			c.decoder.Retry = 0
 			stop()
 			if f.hub.Ready() {
-				t.Error("the hub is ready after it has stopped")
+				t.Error("the hub is ready after it has stopped, want not ready")
 			}
 			if got := c.want("rowcast.beat"); got.LastID != f.now.String() || c.decoder.Retry < 1500*time.Millisecond {
 				t.Errorf("the last event is %v with the retry time %v, want the id %s and at least 1.5 s", got, c.decoder.Retry, f.now)
@@ -74,7 +74,7 @@ func TestBeforeTheFirstBatch(t *testing.T) {
 	s := &site{hub: &stream.Hub{Source: &source{}}}
 	s.open(t)
 	if s.hub.Ready() {
-		t.Error("the hub is ready before the first batch")
+		t.Error("the hub is ready before the first batch, want not ready")
 	}
 	wantRetryLater(t, listen(t, s, "alice"))
 	wantRetryLater(t, resume(t, s, start.String(), "alice"))
@@ -86,7 +86,7 @@ func TestBeforeTheFirstBatch(t *testing.T) {
 	}
 	s.hub.Publish(feed.Batch{Cursor: start})
 	if !s.hub.Ready() {
-		t.Error("the hub is not ready after the first batch")
+		t.Error("the hub is not ready after the first batch, want ready")
 	}
 	if got := listen(t, s).hello(); got != start.String() {
 		t.Errorf("rowcast.hello has the id %s, want %s", got, start)
@@ -150,7 +150,7 @@ func TestStoppingSendsPendingEvents(t *testing.T) {
 			t.Errorf("got %v, want the two pending events and then a heartbeat", got)
 		}
 		if got := waiting.text(); strings.Trim(got, ":\n") != "" {
-			t.Errorf("the stream that is joining was sent %q, want only comments", got)
+			t.Errorf("the stream that is joining received %q, want only comments", got)
 		}
 	}, func(s *site) { s.hub.Drain = heartbeat })
 }
@@ -203,7 +203,7 @@ func TestTheLastCursorIsExact(t *testing.T) {
 				}
 			}
 			if got := fmt.Sprint(parse(t, c.decoder.LastID).AnchorXid() - start.AnchorXid()); got != last && last != "" {
-				t.Errorf("the last event is %s, but the cursor belongs to event %s", last, got)
+				t.Errorf("the last cursor belongs to event %s, want event %s, which was received last", got, last)
 			}
 		})
 	}

@@ -21,7 +21,7 @@ type subscriber struct {
 	// These fields never change.
 	hub        *Hub
 	user       string
-	recipients []string // the user, the groups and feed.Everyone, and feed.InboxOf each of them with Hub.Inbox; sorted
+	recipients []string // sorted: the user, the groups and feed.Everyone; with Hub.Inbox and a user, feed.InboxOf of each, too
 	owner      *owner   // nil if the Hub has no limits by user or address
 }
 
@@ -31,7 +31,7 @@ type output struct {
 
 	direct  wire.Direct
 	joining bool // the stream is not live yet, and only the function join writes to it
-	busy    bool // a goroutine is writing or the stream has not begun; new events go to the backlog
+	busy    bool // a goroutine is writing, the stream has not begun, or it is a poll; new events go to the backlog
 	ending  bool // the stream closes when the backlog is empty
 	closed  bool
 	backlog *backlog // nil while nothing is pending
@@ -87,8 +87,8 @@ func (s *subscriber) send(r *run) {
 	go s.drain(rest)
 }
 
-// queue adds frames to the backlog. If the limit is exceeded, queue closes the stream. The first event of a backlog
-// does not count for the limit, so an event of any size can be sent.
+// queue adds frames to the backlog. If the backlog would exceed its limit, queue closes the stream, or ends a poll. The
+// first event of a backlog does not count for the limit, so an event of any size can be sent.
 func (o *output) queue(frames []*frame) {
 	if o.closeIfFull() {
 		return
@@ -143,8 +143,8 @@ func (s *subscriber) pendingBytes() int64 {
 // drain writes a chunk and then the backlog, until the backlog is empty.
 func (s *subscriber) drain(c chunk) { s.flush(nil, s.write(c.parts()...)) }
 
-// flush writes the buffer and then the backlog, until the backlog is empty. err is the error of the write before, or
-// nil.
+// flush writes the buffer and then the backlog, until the backlog is empty. err is the error of the previous
+// write, or nil.
 func (s *subscriber) flush(buffer []byte, err error) {
 	for {
 		next, ok := s.next(buffer, err)
@@ -241,7 +241,8 @@ func (s *subscriber) isIdle() bool {
 }
 
 // stalled reports whether the client has accepted nothing for two heartbeat intervals, although something was sent. It
-// is called once each heartbeat interval. It is always false over net/http, where a write fails instead.
+// is called once each heartbeat interval. Through net/http, and on systems other than Linux, stalled always returns
+// false, and a write fails instead.
 func (s *subscriber) stalled() bool {
 	conn := s.conn()
 	return conn != nil && conn.Stalled() // a stream may be live before attach
@@ -297,7 +298,8 @@ func (s *subscriber) beginJoin(leave context.CancelFunc) {
 	}
 }
 
-// abandonJoin closes a stream that has not become live, or whose response could not be opened.
+// abandonJoin closes a stream that has not become live or whose response could not be opened. It also closes every
+// poll, before the end of the answer is sent.
 func (s *subscriber) abandonJoin() {
 	o := s.output.Lock()
 	defer s.output.Unlock()
@@ -350,8 +352,8 @@ func (s *subscriber) close() {
 }
 
 // abort closes the stream at once. On a connection that was taken over from net/http, it also drops the data that the
-// kernel holds for the client. Without this, the data would stay in the kernel for minutes, and no limit counts it. A
-// client that reconnects again and again without reading could fill the machine's memory.
+// kernel holds for the client. Otherwise the data would stay in the kernel for minutes, where no limit counts it. A
+// client that reconnects again and again without reading could then fill the machine's memory.
 func (o *output) abort() { o.close(wire.Conn.Abort) }
 
 // close closes the stream and ends its connection by a call of endConn.

@@ -17,7 +17,7 @@ import (
 // The stream of a client that vanishes without closing its connection is closed after about two heartbeat intervals.
 // This holds for an idle stream and in the middle of an event, and whether or not the hub's machine can see that the
 // link is down. The two heartbeat intervals begin with the first bytes that the client does not acknowledge. The test
-// allows up to 15, for a busy machine.
+// allows up to 15 intervals, for a busy machine.
 func TestAClientThatVanishes(t *testing.T) {
 	t.Parallel()
 	const heartbeat = time.Second
