@@ -94,7 +94,7 @@ func TestElementInNode(t *testing.T) {
 	runNode(t, ".", "--input-type=module", "--eval", `import { RowcastInbox } from "./rowcast-inbox.js"; if (typeof RowcastInbox !== "function") throw new Error("no RowcastInbox")`)
 }
 
-// The npm package has the script, its types and its documentation, and nothing else.
+// The npm package has the three scripts, their types, README.md and package.json, and nothing else.
 func TestScriptPackage(t *testing.T) {
 	t.Parallel()
 	npm := dbtest.Program(t, "npm", "npm")

@@ -1,4 +1,4 @@
-// The app passes these paths on to the hub, so that the stream has the origin of the page. In production, a reverse proxy does this.
+// The app passes requests for these paths on to the hub, so the stream has the origin of the page. In production, a reverse proxy does this.
 import http from "node:http";
 import { pipeline } from "node:stream";
 

@@ -1,5 +1,5 @@
 CREATE TABLE users (
-    id   text PRIMARY KEY, -- the recipient of rowcast
+    id   text PRIMARY KEY, -- also the recipient of the user's notifications
     name text NOT NULL
 );
 

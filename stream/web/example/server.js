@@ -117,7 +117,7 @@ app.get("/", async (req, res) => {
   res.send(tasksPage(rows[0]));
 });
 
-// The task and its notification are rows of one transaction: both exist, or neither does.
+// One transaction inserts the task and its notification, so the task never exists without the notification.
 app.post("/tasks", async (req, res) => {
   const { title, assignee } = req.body ?? {};
   await transaction(async (client) => {

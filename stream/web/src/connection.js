@@ -130,7 +130,7 @@ export class Connection {
     return [url, { headers, signal, cache: "no-store", credentials: this.options.withCredentials ? "include" : "same-origin" }];
   }
 
-  /** Reports whether a response is a stream. Otherwise, begins a new attempt, or waits for it, or stops.
+  /** Reports whether a response is a stream. If it is not, begins a new attempt at once or after a wait, or stops.
    * @param {Response} response @param {Why} why */
   #accepts({ status, headers }, why) {
     if (status === 401 && this.options.token && why !== "refused") this.#attempt("refused");

@@ -3,7 +3,7 @@
 /** @import { Frame, FrameEvent } from "../rowcast.d.ts" */
 /** @typedef {FrameEvent & { note?: boolean }} Item an event; note is true for a NOTIFY message, which has no id of its own */
 
-const RECENT = 5e5; // characters
+const RECENT = 5e5; // the greatest length of the recent frames together, in characters
 const PART = 1e6; // the greatest length of a frame with several events, in characters
 const TWIN = 15_000; // the time in milliseconds within which two streams may bring the same NOTIFY message, because a blocked leader is late
 
@@ -25,7 +25,8 @@ export const size = (events) => events.reduce((sum, { data }) => sum + data.leng
 const isFrame = (f) => typeof f?.prev === "string" && typeof f.cursor === "string" && Array.isArray(f.events) &&
   f.events.every((e) => [e?.type, e?.data, e?.lastEventId].every((text) => typeof text === "string"));
 
-// A leader adds 1 to the numbers, and uses the heartbeat for timers. Another script of the page's origin may send anything.
+// Another script of the page's origin may send anything. So the numbers are bounded, because a leader adds 1 to them, and so is the
+// heartbeat, because it is used for timers.
 const isNumber = (n) => Number.isFinite(n) && n >= 0 && n < 2 ** 52;
 const isHeartbeat = (ms) => ms === undefined || (isNumber(ms) && ms > 0 && ms < 2 ** 29);
 

@@ -31,7 +31,7 @@ export class Tabs {
   #leads = false;
   #running = false;
   #asleep = false; // the page is frozen or in the back/forward cache
-  #conn = /** @type {Stream} */ (undefined); // the tab's own stream, while the tab leads, is alone, or cannot follow the leader yet
+  #conn = /** @type {Stream} */ (undefined); // the tab's own stream, while the tab leads, is alone, learns its recipients, or has missed frames
   #at; // the cursor of the own stream
   #status = /** @type {Status} */ ({ state: "connecting" }); // the status of the own stream
   #why; // the reason of the state that was last reported, if that state is "open"

@@ -3,7 +3,7 @@ import { test } from "node:test";
 import { settle } from "./hub.mjs";
 import { InboxServer, shown } from "./inbox.mjs";
 
-test("the rows of the stream follow those of the list", async (t) => {
+test("the rows of the stream follow the rows of the list", async (t) => {
   const server = new InboxServer(t);
   server.insert();
   server.insert();
@@ -41,7 +41,7 @@ test("a change is shown at once, and only its fields go back if it fails", async
   assert.deepEqual(store.errors, [["read", 503], ["archive", undefined]]);
 });
 
-test("a change of another device that is newer stays", async (t) => {
+test("a newer change of another device stays", async (t) => {
   const server = new InboxServer(t);
   server.insert();
   const store = server.open();
@@ -57,7 +57,7 @@ test("a change of another device that is newer stays", async (t) => {
   assert.deepEqual([shown(store), store.unreadCount], [["1s"], 1]);
 });
 
-test("all means what the list shows", async (t) => {
+test("readAll and archiveAll change only the rows that the list shows", async (t) => {
   const server = new InboxServer(t);
   server.insert();
   const store = server.open();
@@ -100,7 +100,7 @@ test("pages follow each other without gap or repetition", async (t) => {
   assert.equal(store.hasMore, false);
 });
 
-test("a late answer of an old request is dropped", async (t) => {
+test("a page of an earlier list is dropped", async (t) => {
   const server = new InboxServer(t);
   for (let i = 0; i < 4; i++) server.insert();
   const store = server.open({ limit: 2 });
@@ -344,7 +344,7 @@ test("counts that stay old are requested a few times, and then the list", async 
   assert.deepEqual([limits.filter((limit) => limit === "1").length, limits.at(-1) !== "1"], [5, true]);
 });
 
-test("an event with the form of no change has no effect", async (t) => {
+test("an event that is not a valid change has no effect", async (t) => {
   const server = new InboxServer(t);
   server.insert();
   const store = server.open();

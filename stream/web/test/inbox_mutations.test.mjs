@@ -70,7 +70,7 @@ test("a test fails if a rule of the list is left out", { skip: process.env.MUTAT
         });
         if (failed !== null) return t.diagnostic(`${name}: ${/^✖ .*/m.exec(failed)?.[0] ?? "failed"}`);
       }
-      assert.fail("no test noticed it");
+      assert.fail("no test failed without the rule");
     });
   }
 });

@@ -29,7 +29,7 @@ test("an age is never negative", () => {
   assert.equal(age(new Date(NaN), now, "en"), "");
 });
 
-test("texts and times have one language, and what is not a text is left out", () => {
+test("texts and times have one language, and a value that is not a text is ignored", () => {
   const element = (lang) => ({ closest: () => ({ getAttribute: () => lang }) });
   for (const [lang, want] of [["fr", "en"], ["zh-tw", "zh-TW"], ["en-GB", "en-GB"], ["not a language", "en"]]) assert.equal(languageOf(element(lang), STRINGS), want);
   assert.equal(translate({ bell: (n) => n }, STRINGS, "en", "bell", 3), "Notifications, 3 new");

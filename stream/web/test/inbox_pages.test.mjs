@@ -18,7 +18,7 @@ test("a row that was deleted does not return with a page", async (t) => {
   assert.deepEqual(shown(store), ["4", "3", "2"]);
 });
 
-// The place of a row in the list was assigned when it was inserted. It may be committed after rows with a later place.
+// The place of a row in the list is assigned at its INSERT. The row may commit after rows with a later place.
 test("a row that has arrived late is not added again with its page", async (t) => {
   const server = new InboxServer(t);
   for (let i = 0; i < 4; i++) server.insert();

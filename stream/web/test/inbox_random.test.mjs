@@ -34,7 +34,7 @@ async function schedule(t, seed) {
   }
   for (const store of stores) store.hold = false;
   await server.drain();
-  t.mock.timers.tick(30_000); // the longest time until a request that has failed is repeated
+  t.mock.timers.tick(30_000); // the longest time until a failed request for the counts is repeated
   await server.drain();
   for (const [i, store] of stores.entries()) {
     const { unseen, unread } = server.counts();
@@ -50,7 +50,7 @@ async function schedule(t, seed) {
   }
 }
 
-/** Does one thing. */
+/** Does one random action of a page, or one random step of the server. */
 async function act(server, store, random, t) {
   const ids = () => [String(1 + random(server.rows.length || 1))];
   const request = server.requests.length && random(server.requests.length);

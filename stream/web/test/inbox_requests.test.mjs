@@ -40,7 +40,7 @@ async function signIn(t, act) {
   const result = await act(server, store);
   store.load();
   await settle();
-  server.user = "bob"; // has the same rows, which he has neither seen nor read
+  server.user = "bob"; // has the same rows, but has not seen or read them
   server.version = 1;
   for (const row of server.rows) Object.assign(row, { seen: false, read: false });
   await server.answer(1);

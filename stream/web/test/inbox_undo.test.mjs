@@ -3,7 +3,7 @@ import { test } from "node:test";
 import { settle } from "./hub.mjs";
 import { InboxServer, shown } from "./inbox.mjs";
 
-test("undo takes back the last change, also of all rows", async (t) => {
+test("undo reverts the last change, also a change of all rows", async (t) => {
   const server = new InboxServer(t);
   for (let i = 0; i < 3; i++) server.insert();
   const store = server.open();

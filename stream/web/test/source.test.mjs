@@ -84,7 +84,7 @@ test("a stream resumes after each kind of end", async (t) => {
   assert.deepEqual(source.heard, [["message", 10], ["message", 11], ["message", 12]]);
 });
 
-test("after no wait, the waits are random from 1 s to a limit that grows to 30 s, and a byte resets them", async (t) => {
+test("the first wait is 0, later waits are random from 1 s to a limit that grows to 30 s, and a byte resets them", async (t) => {
   for (const [random, want] of [[0, [0, 1, 1, 1, 1, 1, 1]], [0.999, [0, 2, 4, 8, 16, 30, 30]]]) {
     await t.test(`with the random number ${random}`, async (t) => {
       const hub = new Hub(t);

@@ -54,7 +54,7 @@ test("a schedule fails if a rule is left out", { skip: process.env.MUTATIONS ? f
         const found = await play(seed, { Tabs: Mutant, kinds }).then(([error]) => error, String);
         if (found) return t.diagnostic(`schedule ${seed}: ${found}`);
       }
-      assert.fail("no schedule found it");
+      assert.fail("no schedule failed without the rule");
     });
   }
 });

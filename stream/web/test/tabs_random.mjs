@@ -275,7 +275,7 @@ class World {
     if (!leader || this.kinds.users || this.kinds.lockless) return;
     this.burst();
     await this.run(100 * this.random());
-    const way = Math.floor(this.random() * 4);
+    const way = Math.floor(this.random() * 4); // 0 crashes the leader, 1 closes it, 2 freezes it, and 3 blocks it in a loop
     const before = this.browser.opened;
     this.log?.(`${Math.round(this.clock.now - 1e6)} ms: last hand-over of ${leader.name} in way ${way}`);
     if (way === 0) leader.crash();
@@ -301,7 +301,7 @@ class World {
     for (const page of this.live()) this.close(page);
     await this.run(1_000);
     if (this.browser.channels.size > 0) this.error("a channel is open in the end");
-    if (this.browser.held.size > 0) this.error(`a lock is held in the end by ${[...this.browser.held.values()].map(({ tab, granted, aborted }) => `${tab.name} ${tab.dead} ${granted} ${aborted}`)}`);
+    if (this.browser.held.size > 0) this.error(`a lock is held in the end by ${[...this.browser.held.values()].map(({ tab, granted, aborted }) => `${tab.name} (dead: ${tab.dead}, granted: ${granted}, aborted: ${aborted})`)}`);
     if ([...this.browser.queues.values()].some((queue) => queue.length > 0)) this.error("a lock is requested in the end");
   }
 }

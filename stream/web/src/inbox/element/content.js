@@ -1,4 +1,4 @@
-// What a row shows. Data of rows enters the document as text only.
+// What a row shows. Data of rows enters the document only as text, or as the URL of a link or an image.
 
 /** Returns the URL of a link or an image, unless it could run a script. */
 function safeURL(text) {
@@ -11,7 +11,7 @@ function safeURL(text) {
 const text = (...values) => values.find((value) => typeof value === "string" && value !== "") ?? "";
 const member = (object, path) => path.split(".").reduce((value, name) => (value !== null && typeof value === "object" && Object.hasOwn(value, name) ? value[name] : undefined), object);
 
-/** Returns the texts of a row: members of data that usually have them. */
+/** Returns the title, the body and the link of a row, from the members of data that usually have them. */
 export function textsOf({ data, event }) {
   if (typeof data === "string") return { title: data, body: "" };
   const [title, ...rest] = ["title", "msg", "message", "text", "body"].map((name) => member(data, name)).filter((value) => text(value));
@@ -19,7 +19,7 @@ export function textsOf({ data, event }) {
 }
 
 /** Fills the elements of a template that have the attribute data-field. Its value is the path of a member of data, or "event" for the name
- * of the event. The result is undefined if there is something to show for none of them. */
+ * of the event. The result is undefined if the row has nothing to show in any of these elements. */
 export function fill(content, item) {
   const elements = content.querySelectorAll("[data-field]");
   let missing = 0;

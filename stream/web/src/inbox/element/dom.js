@@ -8,7 +8,7 @@ const ICONS = {
   close: "M6 6l12 12M18 6L6 18",
 };
 
-/** Returns an element. Properties with a dash are attributes. @param {string} name @param {Record<string, any>} [properties] @returns {any} */
+/** Returns an element. Properties with a dash, and role, become attributes. part is also the class. @param {string} name @param {Record<string, any>} [properties] @returns {any} */
 export function h(name, properties = {}, ...children) {
   const element = document.createElement(name);
   for (const [key, value] of Object.entries(properties)) {

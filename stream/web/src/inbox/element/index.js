@@ -38,7 +38,7 @@ export class RowcastInboxElement extends Base {
   #giveBack;
   #page; // ends the listeners
   #parts = /** @type {Record<string, any>} */ ({});
-  #isOpen = false; // the panel is open, or is about to open, also as soon as the element is in a document
+  #isOpen = false; // the panel is open, or will open as soon as the element is in a document
   #timers = /** @type {Record<string, any>} */ ({});
   #arrived = 0; // rows that are not announced yet
 
@@ -121,7 +121,7 @@ export class RowcastInboxElement extends Base {
     this.#rebuild();
   }
 
-  /** Takes over the properties that a page has set before this script was loaded. They hide those of the class. */
+  /** Takes over the properties that a page has set before this script was loaded. They hide the properties of the class. */
   #takeOver() {
     for (const name of ["token", "withCredentials", "render", "strings", "open"]) {
       if (!Object.hasOwn(this, name)) continue;
@@ -149,7 +149,7 @@ export class RowcastInboxElement extends Base {
     else this.#rebuild();
   }
 
-  /** Uses the store for the present options. */
+  /** Replaces the store by the one for the present options. */
   #restart() {
     if (!this.#isConnected) return;
     const { open } = this;
@@ -281,8 +281,8 @@ export class RowcastInboxElement extends Base {
     this.dispatchEvent(new Event("toggle"));
   }
 
-  /** Closes only the list. The browser may close a dialog around the list with the same key, if the user did not click between the opening
-   * of both. What was opened from the list is left to the browser, which closes it before the list. */
+  /** Closes only the list, and not a dialog around it. The browser could close both with one press of the key, if the user did not click
+   * between the opening of the dialog and of the list. If something was opened from the list, the browser closes that first. */
   #escape(event) {
     if (event.key !== "Escape" || event.defaultPrevented || event.isComposing || !this.#isOpen || this.#inline) return;
     if ([...document.querySelectorAll(":popover-open:not([popover=manual]), :modal")].some((other) => !other.contains(this))) return;

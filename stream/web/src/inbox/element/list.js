@@ -27,7 +27,7 @@ export class List {
     this.#items.clear();
   }
 
-  /** Shows rows. Nodes of rows that stay are not touched. */
+  /** Shows rows. Rows that stay keep their nodes. */
   show(items) {
     const focused = this.#host.focused?.closest("li");
     const ids = new Set(items.map(({ id }) => id));
@@ -158,7 +158,7 @@ export class List {
     this.#visible.clear();
   }
 
-  /** Begins to observe again after the page or the panel became visible or hidden. */
+  /** Begins or ends to observe the rows, after the page or the panel became visible or hidden. */
   watch() {
     this.#unwatch();
     if (this.#host.visible) for (const li of this.#items.values()) this.#observer.observe(li);

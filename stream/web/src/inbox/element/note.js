@@ -4,7 +4,7 @@ import { h } from "./dom.js";
 
 const SECOND = 1_000;
 
-/** Notes shows the state of the connection while it lasts, and what happened for some seconds. */
+/** Notes shows the state of the connection while it lasts, and for some seconds what just happened. */
 export class Notes {
   node = h("div", { role: "status" });
   #host;
@@ -24,7 +24,7 @@ export class Notes {
     for (const timer of Object.values(this.#timers)) clearTimeout(timer);
   }
 
-  /** Shows a state of the connection that lasts for two seconds. An empty list shows the other states itself. */
+  /** Shows a state of the connection when it has lasted for two seconds. An empty list shows itself that it cannot be loaded. */
   connection() {
     const { store } = this.#host;
     const failed = store.items.length ? "failed" : undefined;
@@ -43,7 +43,7 @@ export class Notes {
     this.#failed = true;
   }
 
-  /** Hides the failure of a change, because a later one was saved. */
+  /** Hides the failure of a change, because a later change was saved. */
   saved() {
     if (this.#failed) this.#end();
   }

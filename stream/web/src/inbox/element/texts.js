@@ -56,7 +56,8 @@ export const STRINGS = {
   },
 };
 
-/** Returns the language of the texts and times of an element: its own, or that of the browser, if there is a dictionary. */
+/** Returns the language of the texts and times of an element: the language of the element, or else of the browser. If there is no
+ * dictionary for this language, it is English. */
 export function languageOf(element, dictionaries) {
   const wanted = element.closest("[lang]")?.getAttribute("lang") || navigator.language;
   try {
@@ -72,7 +73,7 @@ const dictionaryOf = (dictionaries, lang) => dictionaries[lang] ?? dictionaries[
 /** Reports whether a value is a text, or an object with the forms of a text. */
 export const isText = (value) => typeof value === "string" || (typeof value?.other === "string" && Object.values(value).every((form) => typeof form === "string"));
 
-/** Returns a text. The page's own texts replace those of the dictionaries. What is not a text is left out. */
+/** Returns a text. The page's own texts replace the texts of the dictionaries. A value that is not a text is ignored. */
 export function translate(own, dictionaries, lang, key, n) {
   const value = [own[key], dictionaryOf(dictionaries, lang)?.[key]].find(isText) ?? STRINGS.en[key];
   const form = typeof value === "string" ? value : (value[new Intl.PluralRules(lang).select(n)] ?? value.other);

@@ -5,7 +5,8 @@ import { MANY } from "../many.js";
 const stores = new Map(); // by element
 let shown = ""; // what is before the title of the page
 
-/** Shows the number of a store in the title, or without a store no longer. Elements that share a store count once, and others are added. */
+/** Shows the number of unseen rows of the element's store in the title. Without a store, the element no longer counts. The title has the
+ * sum of all elements. Elements that share a store count once. */
 export function showInTitle(element, store) {
   if (store) stores.set(element, store);
   else if (!stores.delete(element)) return;

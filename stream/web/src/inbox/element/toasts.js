@@ -4,9 +4,10 @@ import { h, icon } from "./dom.js";
 
 const SECOND = 1_000;
 
-const shown = new Set(); // without locks
+const shown = new Set(); // the keys that were shown, if the browser has no locks
 
-/** Calls show once for all tabs and all elements. A lock of the browser is held while a tab may still receive the row. */
+/** Calls show once for all tabs and all elements. A lock of the browser is held while a tab may still receive the row. Without locks, show
+ * is called once in each tab. */
 export function once(key, show) {
   if (!navigator.locks) return shown.has(key) || (shown.add(key), show());
   navigator.locks.request("rowcast-toast " + key, { ifAvailable: true }, (lock) => lock && (show(), new Promise((resolve) => setTimeout(resolve, 30 * SECOND)))).catch(() => {});
@@ -28,7 +29,7 @@ export class Toasts {
     this.node.hidePopover();
   }
 
-  /** Shows a row for six seconds. The time does not run while the pointer is over it. */
+  /** Shows a row for six seconds. While the pointer is over it, the row stays. The six seconds begin again when the pointer leaves it. */
   show(link) {
     const { node } = this;
     const remove = () => {

@@ -32,7 +32,7 @@ export class Client {
     return Date.now() + this.#skew;
   }
 
-  /** Returns the token. A new one is requested when the hub has refused the last one. */
+  /** Returns the token. A new one is requested unless why is "open" and there is a token. */
   async token(why) {
     if (why !== "open" || this.#token === undefined) this.#token = (await inTime(this.#options.token(why))) || "";
     return this.#token;
@@ -43,7 +43,8 @@ export class Client {
     this.#token = undefined;
   }
 
-  /** Returns the page of the list that begins after the row before. The hub refuses a request if the credential does not belong to the user. */
+  /** Returns a page of the list: the first page, or the page that the value before selects. The hub refuses a request if the credential does
+   * not belong to the user. */
   list(user, limit, before = undefined) {
     return this.#request("GET", "", { limit, ...(before && { before }) }, user);
   }

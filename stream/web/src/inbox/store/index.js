@@ -9,7 +9,7 @@ const SECOND = 1_000;
 const SETTLE = 1.5 * SECOND; // how long a row may take to arrive after an event or answer has counted it
 const BACKOFF = 30 * SECOND;
 const PAGE = 100; // the largest page of the hub
-const LONGEST = 500; // rows of a list that grows while the page is open
+const LONGEST = 500; // the list is loaded again when it has grown to more rows than this
 const TRIES = 4; // the list is loaded again after this number of answers that are older than the known version
 
 /** Returns the URL of an option. */
@@ -36,7 +36,7 @@ export class RowcastInbox extends EventTarget {
   #source;
   #state = /** @type {import("../../../rowcast-inbox-store.js").InboxState} */ ("closed");
   #error;
-  #run = 0; // the number of loads, for answers that arrive late
+  #run = 0; // the number of the current load; answers to earlier ones are ignored
   #failures = 0;
   #timers = /** @type {Record<string, any>} */ ({});
   #hold = false;
@@ -134,7 +134,7 @@ export class RowcastInbox extends EventTarget {
     this.#changed();
   }
 
-  /** Loads the list, and opens the stream at the list's cursor. The rows of the stream follow those of the list without gap or repetition. */
+  /** Loads the list, and opens the stream at the list's cursor. So no row is missing between the list and the stream, or in both. */
   async load() {
     const run = ++this.#run;
     clearTimeout(this.#timers.retry);
@@ -261,7 +261,7 @@ export class RowcastInbox extends EventTarget {
     this.#changed();
   }
 
-  /** Takes the counts of an event or an answer. It may count rows that have not arrived yet, or miss some that have. */
+  /** Takes the counts of an event or an answer. They may include rows that have not arrived yet, or miss rows that have. */
   #setCounts(counts) {
     if (!this.#rows.setCounts(counts)) return;
     this.#counted = this.now();

@@ -150,7 +150,7 @@ export class Rows {
     return number >= MANY ? MANY : Math.max(number + shown - count(this.all), shown, 0);
   }
 
-  /** Returns those ids whose rows an action would change, and those that are not in the list. */
+  /** Returns the ids of rows that an action would change, and the ids that are not in the list. */
   changing(action, ids) {
     const shown = new Map(this.shown(this.all).map((row) => [row.id, row]));
     return [...ids].filter((id) => !shown.has(id) || changes(shown.get(id), action));
