@@ -77,7 +77,7 @@ func (s *stage) serve(t *testing.T, events http.Handler) {
 	})
 }
 
-// listen makes the page open a stream. options is JavaScript.
+// listen makes the page open a stream. options is a JavaScript expression.
 func (s *stage) listen(options string) {
 	s.t.Helper()
 	s.await("window.listen")
@@ -117,7 +117,7 @@ func (v *visit) refuse(status int, headers ...string) {
 	v.leave()
 }
 
-// greet begins a stream with rowcast.void and rowcast.hello, followed by more.
+// greet begins a stream with rowcast.void and rowcast.hello, and then writes the texts in more.
 func (v *visit) greet(cursor string, heartbeat time.Duration, more ...string) {
 	v.answer.Header().Set("Content-Type", "text/event-stream")
 	v.send(fmt.Sprintf(":\nevent: rowcast.void\ndata: {}\nid: %[1]s\n\nretry: 10\nevent: rowcast.hello\ndata: {\"recipients\": [], \"heartbeat\": %[2]g}\nid: %[1]s\n\n",

@@ -170,7 +170,7 @@ func (c *serveCmd) configure(s *server.Server) error {
 	return nil
 }
 
-// advise adds to an error how to fix it, if that is known.
+// advise adds advice to an error if it knows how to fix the cause.
 func (c *serveCmd) advise(err error) error {
 	if errors.Is(err, sql.ErrNoSchema) || errors.Is(err, sql.ErrRestored) {
 		return fmt.Errorf("%w: run rowcast migrate", err)
@@ -191,8 +191,8 @@ func newLogger(w io.Writer, format string) *slog.Logger {
 	return slog.New(slog.NewTextHandler(w, nil))
 }
 
-// durationAsText writes a duration as 140ms, as the text handler does. The JSON handler would write a number of nanoseconds without a
-// unit.
+// durationAsText writes a duration as text, such as 140ms, as the text handler does. The JSON handler would write a
+// number of nanoseconds without a unit.
 func durationAsText(_ []string, a slog.Attr) slog.Attr {
 	if a.Value.Kind() == slog.KindDuration {
 		a.Value = slog.StringValue(a.Value.Duration().String())

@@ -39,7 +39,7 @@ func TestThousandsOfStreamsEnd(t *testing.T) {
 	t.Parallel()
 	const group, stuck, drain = 2000, 20, 2 * time.Second
 	dsn := dbtest.Database(t)
-	p, url := spawnServe(t, dsn, "--drain", drain.String(), "--heartbeat", "1h") // a stalled stream is closed after two heartbeat intervals
+	p, url := spawnServe(t, dsn, "--drain", drain.String(), "--heartbeat", "1h") // the hub would close a stalled stream after two heartbeat intervals
 	stick(t, dsn, url, stuck)
 
 	leavers := make([]*leaver, group)

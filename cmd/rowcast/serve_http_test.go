@@ -13,7 +13,7 @@ func TestEndpoints(t *testing.T) {
 	h := serve(t, dbtest.Database(t))
 	t.Run("health", func(t *testing.T) {
 		if got := ask(t, "GET", h.url+"/healthz"); got.status != 200 || got.body != "ok\n" {
-			t.Errorf("GET: got %+v, want 200 and ok", got)
+			t.Errorf("GET: got %+v, want 200 and the body \"ok\"", got)
 		}
 		if got := ask(t, "HEAD", h.url+"/healthz"); got.status != 200 {
 			t.Errorf("HEAD: got %+v, want 200", got)
@@ -74,11 +74,11 @@ func TestEndpoints(t *testing.T) {
 			}
 		}
 		if got := ask(t, "BREW", h.url+"/events?uid=a"); got.status != 405 || got.header.Get("Allow") != "GET, HEAD" {
-			t.Errorf("BREW /events: got %d, Allow %q, want 405, GET, HEAD", got.status, got.header.Get("Allow"))
+			t.Errorf("BREW /events: got %d, Allow %q, want 405, Allow \"GET, HEAD\"", got.status, got.header.Get("Allow"))
 		}
 		for _, method := range []string{"HEAD", "BREW"} {
 			if got := ask(t, method, h.url+"/nothing"); got.status != 404 || got.header.Values("Allow") != nil {
-				t.Errorf("%s /nothing: got %d, Allow %q, want 404 and none", method, got.status, got.header.Values("Allow"))
+				t.Errorf("%s /nothing: got %d, Allow %q, want 404 and no Allow", method, got.status, got.header.Values("Allow"))
 			}
 		}
 	})
@@ -228,7 +228,7 @@ func TestForeignPreflightsAreRefused(t *testing.T) {
 		h := startHub(t, dbtest.Database(t), append([]string{"--jwt-secret", secret}, args...)...)
 		got := ask(t, "OPTIONS", h.url+"/events", "Origin", foreign, "Access-Control-Request-Method", "GET", "Access-Control-Request-Headers", "authorization")
 		if got.status != 403 || !strings.Contains(got.body, foreign) || got.header.Get("Access-Control-Allow-Origin") != "" {
-			t.Errorf("%s: got %d, %s, %v, want 403 and the origin", what, got.status, got.body, got.header)
+			t.Errorf("%s: got %d, %s, %v, want 403, the origin in the body, and no Access-Control-Allow-Origin", what, got.status, got.body, got.header)
 		}
 		h.err.await(t, `level=INFO msg="a stream was denied" status=403 reason="pages of the origin .*https://evil.example.* may not use this hub`)
 	}
@@ -258,8 +258,8 @@ func TestCORSByDefault(t *testing.T) {
 	}
 }
 
-// TestInsecureUIDAcceptsLoopbackPages shows which pages get a stream from a hub with --insecure-uid: pages of this machine, on any port,
-// and pages of the origins that --cors-origin names.
+// TestInsecureUIDAcceptsLoopbackPages shows which pages get a stream from a hub with --insecure-uid: pages of this
+// machine, on any port, and pages of the origins that --cors-origin names.
 func TestInsecureUIDAcceptsLoopbackPages(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)

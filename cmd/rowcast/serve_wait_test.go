@@ -50,7 +50,8 @@ func newRefuser(t *testing.T, code string) *refuser {
 	return r
 }
 
-// refuse reads a start-up packet and answers with the error (https://www.postgresql.org/docs/current/protocol-message-formats.html).
+// refuse reads a start-up packet and answers with an error that has the SQLSTATE r.code. The formats are in
+// https://www.postgresql.org/docs/current/protocol-message-formats.html.
 func (r *refuser) refuse(conn net.Conn) {
 	defer conn.Close()
 	var length [4]byte
@@ -104,7 +105,7 @@ func (h *hub) checkWaits(t *testing.T) {
 		t.Errorf("/healthz: got %d, want 200", got.status)
 	}
 	if got := ask(t, "GET", h.url+"/readyz"); got.status != 503 || !strings.Contains(got.body, `"ready":false`) || !strings.Contains(got.body, `"failing":{"connect":{`) {
-		t.Errorf("/readyz: got %d, %s, want 503 and that connect fails", got.status, got.body)
+		t.Errorf("/readyz: got %d, %s, want 503, not ready, and connect in failing", got.status, got.body)
 	}
 	askUntil(t, h.url+"/metrics", `(?m)^rowcast_failures_total{operation="connect"} [1-9]`)
 	got := ask(t, "GET", h.url+"/events?uid=alice")
@@ -204,7 +205,7 @@ func TestServeWaitsQuietly(t *testing.T) {
 	waitFor(t, "the fifth attempt", func() bool { return r.asked.Load() >= 5 })
 	h.stop()
 	if got := strings.Count(h.err.String(), "waiting for PostgreSQL"); got > 3 {
-		t.Errorf("%d lines for %d attempts, want at most 3: %s", got, r.asked.Load(), h.err)
+		t.Errorf("waiting for PostgreSQL was logged %d times in %d attempts, want at most 3 times: %s", got, r.asked.Load(), h.err)
 	}
 }
 

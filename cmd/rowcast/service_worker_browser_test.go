@@ -11,8 +11,8 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// workerHTML is a page that records the data of its rows, and counts the streams that were opened. It opens a stream when the
-// service worker controls the page.
+// workerHTML is a page that opens a stream when the service worker controls the page. It records the data of the rows
+// in heard, and counts in opened how often a stream began.
 const workerHTML = `<!doctype html><script>
 	Object.assign(window, { heard: [], opened: 0 });
 	(async () => {
@@ -27,7 +27,8 @@ const workerHTML = `<!doctype html><script>
 // claim makes a service worker control the page that has registered it.
 const claim = `self.addEventListener("activate", (event) => event.waitUntil(self.clients.claim()));`
 
-// testServiceWorker shows that an EventSource resumes without loss under the service worker in README.md.
+// testServiceWorker shows that an EventSource resumes without loss under the service worker in
+// cmd/rowcast/README.md.
 func testServiceWorker(t *testing.T, chromium browser) {
 	t.Parallel()
 	dsn := dbtest.Database(t)

@@ -8,8 +8,8 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// tail ends with an error after an answer that will not change, such as 401. It does not follow redirects, so that a token is not sent
-// elsewhere.
+// tail ends with an error after an answer that will not change, such as 401. It does not follow redirects, so that a
+// token is not sent to another address.
 func TestTailIsRefused(t *testing.T) {
 	t.Parallel()
 	h := serve(t, dbtest.Database(t))

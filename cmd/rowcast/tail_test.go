@@ -103,7 +103,8 @@ func TestTailPrintsJSON(t *testing.T) {
 	}
 }
 
-// A hub is stopped and another one is started at the same address. Rows that were committed meanwhile arrive, and no row is repeated.
+// A hub is stopped and another one is started at the same address. Rows that were committed meanwhile arrive, and no
+// row is repeated.
 func TestTailResumes(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -202,7 +203,7 @@ func TestTailReconnects(t *testing.T) {
 	)
 	code, stdout, stderr := run(t, environment{"ROWCAST_TOKEN": "abc"}, "tail", "--json", "--url", url)
 	if got, want := fmt.Sprintf("%q", ids), `["" "1" "1" "1" "3" "3"]`; code != 1 || got != want {
-		t.Errorf("got %d, ids %s, want 1, %s", code, got, want)
+		t.Errorf("got exit code %d and the Last-Event-IDs %s, want 1 and %s", code, got, want)
 	}
 	for i, want := range []string{`"id":"1","event":"message","data":1}`, `"id":"2","event":"message","data":2}`, `"event":"message","data":"a message"}`} {
 		if line := lines(stdout)[i]; !strings.HasSuffix(line, want) {
@@ -215,7 +216,7 @@ func TestTailReconnects(t *testing.T) {
 		"rowcast: connected to " + url + ", resuming after row 3\n",
 	} {
 		if !strings.Contains(stderr, want) {
-			t.Errorf("got %s, want %q in it", stderr, want)
+			t.Errorf("stderr is %s, want %q in it", stderr, want)
 		}
 	}
 }
@@ -246,7 +247,7 @@ func TestTailNoticesSilence(t *testing.T) {
 	}
 }
 
-// A comment shows that the connection is alive.
+// A comment in the stream shows that the connection is alive, so tail keeps the connection open.
 func TestTailCommentsShowLife(t *testing.T) {
 	t.Parallel()
 	url := script(t, func(w http.ResponseWriter, r *http.Request) {

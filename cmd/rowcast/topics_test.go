@@ -229,14 +229,14 @@ func TestATopicIsWithdrawnAtTheRenewal(t *testing.T) {
 	openStream(t, h, "", s.lastID, "Cookie", "session=1").wants("end")
 	for i, question := range app.questions() {
 		if got := question.Header.Get("Rowcast-Topics"); got != "ticket:42" && i < 4 {
-			t.Errorf("request %d: the app was told the topics %q, want ticket:42", i+1, got)
+			t.Errorf("request %d to the app: Rowcast-Topics is %q, want ticket:42", i+1, got)
 		}
 	}
 }
 
-// With --public, a client without a credential receives the rows for everyone and of the public topics that it asks for, also
-// when it resumes with the cursor of a user. A client with a credential may ask for public topics, too. A wrong credential
-// is denied.
+// With --public, a client without a credential receives the rows for everyone, and those of the public topics that it
+// asks for. It receives no others even when it resumes with the cursor of a user. A client with a credential may ask
+// for public topics, too. A wrong credential is denied.
 func TestPublicStreams(t *testing.T) {
 	t.Parallel()
 	for name, args := range map[string][]string{"from memory": nil, "from the table": {"--memory", "1B"}} {
@@ -290,11 +290,11 @@ func TestAHubWithPublicStreamsOnly(t *testing.T) {
 	insert("public:/news=news", "alice=no", "*=end")
 	s.wants("news", "end")
 	if status, says := listenTo(t, h, "?topic=team:7"); status != 401 || !strings.HasSuffix(says, "this hub has only public streams: ask for topics that begin with public:\n") {
-		t.Errorf("another topic: got %d, %s, want 401", status, says)
+		t.Errorf("another topic: got %d, %s, want 401 and that this hub has only public streams", status, says)
 	}
 	code, _, stderr := run(t, nil, "serve", "--public", "--jwt-audience", "a", "--database-url", nobodyThere)
 	if code != 2 || !strings.Contains(stderr, "--jwt-audience has no effect with --public") {
-		t.Errorf("with --jwt-audience: got %d, %s, want 2 and the flag", code, stderr)
+		t.Errorf("with --jwt-audience: got %d, %s, want 2 and that the flag has no effect", code, stderr)
 	}
 }
 

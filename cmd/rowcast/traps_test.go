@@ -37,8 +37,8 @@ func trapped(t *testing.T, dsn string) {
 	})
 }
 
-// migrate, serve and doctor call no functions that another user has created in the schema public, even if that schema comes first in the
-// search_path.
+// migrate, serve and doctor call no functions that another user has created in the schema public, even if that schema
+// comes first in the search_path.
 func TestFunctionsOfOtherUsersAreNotCalled(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)

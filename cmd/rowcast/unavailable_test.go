@@ -12,7 +12,8 @@ import (
 	"rowcast/stream/sse"
 )
 
-// With --unavailable-status, the hub answers with this status whenever a client must retry later. Denials keep their status.
+// With --unavailable-status, the hub answers with this status whenever a client must retry later. A client that is
+// denied still receives 400 or 401.
 func TestUnavailableStatus(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)

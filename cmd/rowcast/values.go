@@ -16,8 +16,9 @@ import (
 	"github.com/alecthomas/kong"
 )
 
-// ranges decodes each flag that is a number, a duration or a size. It refuses values outside the range in the flag's tags, such as
-// min:"1ms" max:"24h". A flag without these tags is an error, so that no value can overflow in the rest of the program.
+// ranges decodes each flag that is a number, a duration or a size. It refuses values outside the range in the flag's
+// tags, such as min:"1ms" max:"24h". A flag without these tags is an error, so that no value can overflow in the rest
+// of the program.
 func ranges() kong.Option {
 	return kong.OptionFunc(func(k *kong.Kong) error {
 		for _, option := range []kong.Option{
@@ -61,7 +62,8 @@ func inRange(parse func(text string) (int64, error)) kong.Mapper {
 	})
 }
 
-// parseInt parses an integer. An integer outside the range of int64 becomes the nearest int64, which is in no flag's range.
+// parseInt parses an integer. An integer outside the range of int64 becomes the nearest int64, which is in no flag's
+// range.
 func parseInt(text string) (int64, error) {
 	n, err := strconv.ParseInt(text, 10, 64)
 	if err != nil && !errors.Is(err, strconv.ErrRange) {
@@ -90,7 +92,8 @@ var durationUnits = map[string]time.Duration{
 	"d":  24 * time.Hour,
 }
 
-// parseDuration parses a duration such as 500ms, 15s, 1h30m or 7d. A duration outside the range of int64 becomes the nearest int64.
+// parseDuration parses a duration such as 500ms, 15s, 1h30m or 7d, and returns nanoseconds. A duration outside the
+// range of int64 becomes the nearest int64.
 func parseDuration(text string) (int64, error) {
 	switch {
 	case text == "0":
@@ -149,7 +152,7 @@ var sizeUnits = []struct {
 	{"B", 1},
 }
 
-// parseSize parses a size with a unit.
+// parseSize parses a size with a unit, and returns bytes. A size outside the range of int64 becomes the nearest int64.
 func parseSize(text string) (int64, error) {
 	if plainNumber.MatchString(text) {
 		return 0, fmt.Errorf("%s has no unit: add KiB, MiB or GiB, as in 64MiB", text)
