@@ -21,8 +21,8 @@ import (
 )
 
 // authFlags select how the hub authenticates clients. The maximum of --auth-timeout must be less than a minute. For a
-// minute after POST /disconnect, a hub remembers the recipient. It opens no stream for this recipient with the answer to
-// a request that it sent to the app before the disconnect.
+// minute after POST /disconnect, a hub remembers the recipient. It opens no stream for this recipient with the answer
+// to a request that it sent to the app before the disconnect.
 type authFlags struct {
 	JWTSecret      []string       `group:"auth" name:"jwt-secret" sep:"none" placeholder:"SECRET" help:"Accept tokens signed with this secret of at least 32 bytes (HS256). Repeat the flag for more secrets; the variable has only one. Other users of the machine can see a command line: prefer the variable or --jwt-secret-file."`
 	JWTSecretFile  []string       `group:"auth" name:"jwt-secret-file" placeholder:"FILE" help:"Accept tokens signed with the secret in this file."`
@@ -164,7 +164,8 @@ func givenMethods(ctx *kong.Context) (names []string) {
 	return names
 }
 
-// sourceOf returns the name of a flag. If its value comes from an environment variable, it also returns the name of the variable.
+// sourceOf returns the name of a flag. If its value comes from an environment variable, it also returns the name of the
+// variable.
 func sourceOf(path *kong.Path) string {
 	name := "--" + path.Flag.Name
 	if path.Resolved {
@@ -173,8 +174,8 @@ func sourceOf(path *kong.Path) string {
 	return name
 }
 
-// check refuses to serve without authentication. If other machines can reach the address, check also refuses --insecure-uid
-// unless its value is anywhere.
+// check refuses to serve without authentication. If other machines can reach the address, check also refuses
+// --insecure-uid unless its value is anywhere.
 func (f *authFlags) check(listen string) error {
 	switch {
 	case len(f.methods()) == 0:

@@ -30,8 +30,8 @@ var losesAfterID = outcome{"loses a row that is cut at its last byte", true, fun
 	return sameEvents(p.heard, want)
 }}
 
-// forgets is the outcome of an EventSource that does not send its cursor. It loses the rows that are inserted while it is not connected,
-// is never reset, and may close for good when its stream breaks.
+// forgets is the outcome of an EventSource that does not send its cursor. It loses the rows that are inserted while it
+// is not connected, is never reset, and may close for good when its stream breaks.
 var forgets = outcome{"loses rows", false, func(p *participant) error {
 	lost, highest := 0, 0
 	for _, data := range p.heard {
@@ -59,8 +59,8 @@ var mayClose = outcome{"may stop", true, func(p *participant) error {
 	return sameEvents(p.heard, dataOfRows(1, len(p.heard)))
 }}
 
-// takesParts is the outcome of a client that does not notice that a block was cut. It delivers the part of the data that it has
-// received, and uses the part of the id as its cursor.
+// takesParts is the outcome of a client that does not notice that a block was cut. It delivers the part of the data
+// that it has received, and uses the part of the id as its cursor.
 var takesParts = outcome{"delivers parts of rows, and is reset", true, func(p *participant) error {
 	got, next := p.heard, 1
 	for _, c := range p.proxy.cuts {
@@ -74,8 +74,8 @@ var takesParts = outcome{"delivers parts of rows, and is reset", true, func(p *p
 	return sameEvents(got, want)
 }}
 
-// takePart checks the events that the client received up to a cut, and the reset that must follow if the client got only a part of an
-// id. It returns the remaining events, and the number of the row with which they must begin.
+// takePart checks the events that the client received up to a cut, and the reset that must follow if the client got
+// only a part of an id. It returns the remaining events, and the number of the row with which they must begin.
 func takePart(got []string, next int, c cut) (following int, rest []string, err error) {
 	want := dataOfRows(next, c.row-1)
 	data := fmt.Sprintf("[%d]", c.row)

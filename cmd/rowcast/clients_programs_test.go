@@ -12,7 +12,8 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// eventSourcesDir has a program for each client that is not a browser, a page for browsers, and the versions of the clients.
+// eventSourcesDir has a program for each client that is not a browser, a page for browsers, and the versions of the
+// clients.
 const eventSourcesDir = "../../.ci/eventsources"
 
 // otherClients returns the clients of the test.
@@ -41,8 +42,8 @@ func inParts(parts int, outcome outcome) (kinds []kind) {
 	return kinds
 }
 
-// inPages returns the kinds of an EventSource in a browser. The parameter answered is the outcome of a page whose service
-// worker answers all requests. The other pages are exact.
+// inPages returns the kinds of an EventSource in a browser. The parameter answered is the outcome of a page whose
+// service worker answers all requests. The other pages are exact.
 func inPages(parts int, answered outcome) []kind {
 	plain, left := inParts(parts, exact), inParts(parts, exact)
 	for i := range parts {

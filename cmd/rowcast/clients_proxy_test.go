@@ -15,8 +15,8 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// A cutter is a proxy between a client and the hub. It can cut a stream in the middle of a row. It passes requests for paths other
-// than /events on to a server of pages.
+// A cutter is a proxy between a client and the hub. It can cut a stream in the middle of a row. It passes requests for
+// paths other than /events on to a server of pages.
 type cutter struct {
 	t       *testing.T
 	address string
@@ -169,8 +169,8 @@ func (c *cutter) target(hub bool) (address string) {
 	return c.pages
 }
 
-// passBlocks passes a stream on until it ends or is cut. While streams are being cut, it waits for the end of each block, and does not
-// cut the first row of every second stream. Otherwise, it passes each line on at once.
+// passBlocks passes a stream on until it ends or is cut. While streams are being cut, it waits for the end of each
+// block, and does not cut the first row of every second stream. Otherwise, it passes each line on at once.
 func (c *cutter) passBlocks(client io.Writer, stream *bufio.Reader) {
 	rows := 0
 	for {
@@ -182,7 +182,8 @@ func (c *cutter) passBlocks(client io.Writer, stream *bufio.Reader) {
 	}
 }
 
-// readBlock returns the next block of a stream if streams are being cut. Otherwise it writes the next block and returns no bytes.
+// readBlock returns the next block of a stream if streams are being cut. Otherwise it writes the next block and returns
+// no bytes.
 func (c *cutter) readBlock(client io.Writer, stream *bufio.Reader) (block []byte, err error) {
 	c.mu.Lock()
 	cutting := c.cutting
@@ -228,8 +229,9 @@ func (c *cutter) cutRow(block []byte, rows *int) (length int, isCut bool) {
 	return length, true
 }
 
-// cutAll cuts one stream after the other, each in the block of a row. It cuts the first stream after first bytes of the block, and each
-// further stream step bytes later, up to the end of the block. It waits until all of these cuts have happened.
+// cutAll cuts one stream after the other, each in the block of a row. The client receives first bytes of the first
+// block, and step bytes more of each further block, up to a whole block. cutAll waits until all of these cuts have
+// happened, for at most limit.
 func (c *cutter) cutAll(limit time.Duration, first, step int) error {
 	c.mu.Lock()
 	c.cutting, c.next, c.step = true, first, step

@@ -17,8 +17,9 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// TestOtherClients shows what clients of other projects receive while a hub is killed, stopped and replaced, while their streams are ended, reset
-// and cut at every byte of a row, and after their cursors have become useless. stream/README.md has the results.
+// TestOtherClients shows what clients of other projects receive while a hub is killed, stopped and replaced, while
+// their streams are ended, reset and cut at every byte of a row, and after their cursors have become useless.
+// stream/README.md has the results.
 func TestOtherClients(t *testing.T) {
 	t.Parallel()
 	clients := otherClients()
@@ -123,7 +124,7 @@ type course struct {
 	after        int // the first row after rowcast.reset
 }
 
-// newCourse starts the hub.
+// newCourse starts a hub and the server of the pages.
 func newCourse(t *testing.T, clients int) *course {
 	t.Helper()
 	c := &course{t: t, dsn: dbtest.Database(t), over: make(chan struct{}), inBrowsers: map[string]*participant{}}
@@ -164,8 +165,8 @@ func (c *course) join(participants []*participant) {
 	c.participants = append(c.participants, participants...)
 }
 
-// each calls f for all clients at the same time, except those that have failed or closed. If f returns an error, the client has
-// failed.
+// each calls f for all clients at the same time, except those that have failed or closed. If f returns an error, the
+// client has failed.
 func (c *course) each(f func(p *participant) error) {
 	var running sync.WaitGroup
 	for _, p := range c.participants {
@@ -293,8 +294,8 @@ func (c *course) disconnect() {
 	})
 }
 
-// reset makes the cursors of all clients useless while the hub does not run: it inserts rows, and deletes all rows but the last, as
-// retention does. It waits until the clients were reset.
+// reset makes the cursors of all clients useless while the hub does not run: it inserts rows, and deletes all rows but
+// the last, as retention does. It waits until the clients were reset.
 func (c *course) reset() {
 	c.t.Helper()
 	c.before = c.rows

@@ -76,8 +76,8 @@ func TestDemo(t *testing.T) {
 	}
 }
 
-// notifyAlice inserts a row as the page does, inserts a row and an order with psql, and sends a message with NOTIFY. The
-// stream of Alice must have an event for each of them.
+// notifyAlice inserts a row as the page does, inserts a row and an order with psql, and sends a message with NOTIFY.
+// The stream of Alice must have an event for each of them.
 func notifyAlice(t *testing.T, d demo) {
 	t.Helper()
 	expect := demoStream(t, d, "alice")

@@ -263,7 +263,8 @@ func sourceOf(t *testing.T, pattern string) (all string) {
 var qualified = regexp.MustCompile(`(?m)(?:^|[^/\w.])rowcast\.([a-z_]+)\b`)
 
 // Every event of the hub is documented. Every name with the prefix rowcast. in a document, except rowcast.js,
-// rowcast.sql and the names in the changelog, is an event of the hub or of rowcast.js, an object of the schema or a channel of NOTIFY.
+// rowcast.sql and the names in the changelog, is an event of the hub or of rowcast.js, an object of the schema or a
+// channel of NOTIFY.
 func TestEventsAreDocumented(t *testing.T) {
 	t.Parallel()
 	protocol := readmeOf(t, "stream/README.md")

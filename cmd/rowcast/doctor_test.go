@@ -246,8 +246,8 @@ func TestDoctorFindsAPooler(t *testing.T) {
 	}
 }
 
-// The doctor prints the command that grants a role all rights that it lacks, and who must run it. With these rights and no
-// others, a hub works. The doctor also reports a low CONNECTION LIMIT of the role, and row security policies.
+// The doctor prints the command that grants a role all rights that it lacks, and who must run it. With these rights and
+// no others, a hub works. The doctor also reports a low CONNECTION LIMIT of the role, and row security policies.
 func TestDoctorGrantsTheRights(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -374,7 +374,8 @@ func TestDoctorNamesTheSessionThatBlocksIt(t *testing.T) {
 	}
 }
 
-// doctor --role examines the rights of the role of an app. If the role lacks rights, the output names none that only a hub needs.
+// doctor --role examines the rights of the role of an app. If the role lacks rights, the output names none that only a
+// hub needs.
 func TestDoctorExaminesTheRoleOfAnApp(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -574,8 +575,8 @@ func TestDoctorRefusesSQLASCII(t *testing.T) {
 	}
 }
 
-// A commit waits until it has reached as many standbys as synchronous_standby_names requires. This server has one standby. If
-// the setting requires more, or another one, the doctor warns.
+// A commit waits until it has reached as many standbys as synchronous_standby_names requires. This server has one
+// standby. If the setting requires more, or another one, the doctor warns.
 func TestDoctorCountsTheSynchronousStandbys(t *testing.T) {
 	t.Parallel()
 	primary := dbtest.Cluster(t)

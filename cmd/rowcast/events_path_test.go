@@ -30,7 +30,8 @@ func TestEventsPath(t *testing.T) {
 }
 
 // A hub does not start if the path of the stream is the path of another answer, at --listen or at --admin-listen. That
-// includes /disconnect without --admin-listen and /inbox without --inbox, so that the operator can add these flags later.
+// includes /disconnect without --admin-listen and /inbox without --inbox, so that the operator can add these flags
+// later.
 func TestEventsPathOfAnotherAnswer(t *testing.T) {
 	t.Parallel()
 	for _, path := range []string{"/rowcast.js", "/healthz", "/readyz", "/metrics", "/disconnect", "/inbox", "/inbox/read"} {

@@ -37,8 +37,9 @@ type example struct {
 // An exampleHub is the process of the hub that an example has started last.
 type exampleHub struct{ *exec.Cmd }
 
-// startExample runs the commands in the README of the example. It replaces only addresses and two programs (sudo connects
-// psql to the server of the test, and npm ci uses the modules that .ci/run has installed), and sets a short heartbeat.
+// startExample runs the commands in the README of the example. It replaces only addresses and two programs (sudo
+// connects psql to the server of the test, and npm ci uses the modules that .ci/run has installed), and sets a short
+// heartbeat.
 func startExample(t *testing.T) *example {
 	t.Helper()
 	server, appPort, hubAddress := dbtest.Cluster(t), dbtest.Port(t), freeAddress(t)
@@ -255,8 +256,8 @@ func (p page) click(selector string) {
 	p.do(chromedp.Evaluate[chromedp.Void](fmt.Sprintf("document.querySelector(%q).click()", selector)))
 }
 
-// watchConsole fails the test at an error or a warning in the console of a page, except for requests of streams and inboxes,
-// which may fail.
+// watchConsole fails the test at an error or a warning in the console of a page, except for requests of streams and
+// inboxes, which may fail.
 func (x *example) watchConsole(p page) {
 	x.t.Helper()
 	ctx, stop := context.WithCancel(p.ctx)

@@ -74,7 +74,8 @@ func testExampleTask(t *testing.T, x *example, chromium browser) {
 	second.await(`window.live?.() && inbox().store.unreadCount === 1 && titles().length === 1`)
 }
 
-// A form of another site, or with invalid values, changes nothing. If the notification or the commit fails, there is no task either.
+// A form of another site, or with invalid values, changes nothing. If the notification or the commit fails, there is no
+// task either.
 func testExampleForms(t *testing.T, x *example, _ browser) {
 	bob := x.client("bob")
 	bob.give("carol", "another for Carol")
@@ -189,7 +190,8 @@ func consecutive(numbers []int) bool {
 	return len(numbers) > 0
 }
 
-// Signing out ends the streams of the user. The hub refuses new streams of this session. Other sessions of the user open new streams.
+// Signing out ends the streams of the user. The hub refuses new streams of this session. Other sessions of the user
+// open new streams.
 func testExampleSignOut(t *testing.T, x *example, chromium browser) {
 	profile, bob := chromium.profile(t), x.signIn(chromium.profile(t), "bob")
 	first, second := x.signIn(profile, "alice"), profile.open(t, x.url)

@@ -11,8 +11,8 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// startExpress runs the app in README.md with sessions that end after a number of milliseconds without a visit, and with
-// grants for a second. It returns the URL of the app.
+// startExpress runs the app in README.md. Its sessions end after the given number of milliseconds without a visit, and
+// its grants last for a second. startExpress returns the URL of the app.
 func startExpress(t *testing.T, milliseconds string) string {
 	t.Helper()
 	node, modules := dbtest.Node(t), dbtest.NodeModules(t, exampleDir, "example", "express-session")
@@ -47,7 +47,7 @@ func startExpress(t *testing.T, milliseconds string) string {
 	return url
 }
 
-// The app in README.md grants topics, and renewals leave its sessions alone.
+// The app in README.md grants topics, and renewals do not extend its sessions.
 func TestExpress(t *testing.T) {
 	t.Parallel()
 	app := startExpress(t, "3000")

@@ -88,7 +88,7 @@ func TestCheckOfACursorIsReportedAsFailing(t *testing.T) {
 	cursor := valueOf(t, dsn, "SELECT rowcast.cursor()")
 	runSQL(t, dsn, "TRUNCATE rowcast.epoch")
 	h.err.await(t, `msg="another epoch has begun`)
-	insertAndAwait(t, dsn, h.tail(t, "alice"), "0") // now the hub's cursor is of the new epoch, so it must check the cursor below
+	insertAndAwait(t, dsn, h.tail(t, "alice"), "0") // now the hub's cursor is of the new epoch, so the hub must check the client's cursor, which is older
 	client := start(t, nil, "tail", "--json", "--url", h.url+"/events", "--uid", "alice", "--last-event-id", cursor)
 	wantFailing(t, h.url, "check_cursor", "53300")
 	runSQL(t, dsn, fmt.Sprintf("ALTER ROLE %q CONNECTION LIMIT 10", role))
