@@ -32,7 +32,7 @@ type Cursor struct {
 // the commit of that transaction has survived, and a server that has the commit does not assign any number again that
 // the cursor claims. The server may still have lost lower transactions that committed later.
 type Anchor struct {
-	ID  int64 // 0 if there is no anchor; in the cursor of a client, Tag is then the tag of the database
+	ID  int64 // 0 if there is no such row; in the cursor of a client, Tag is then the tag of the database
 	Tag Tag
 }
 
@@ -114,9 +114,9 @@ func (r Row) Compare(other Row) int {
 	return 0
 }
 
-// After returns the cursor of a reader that stopped in the middle of a batch, after row. The reader began at c, and the
-// batch has the rows that the cursor end has seen and c has not seen, in the order of [Cursor.Compare]. The cursor end
-// must cover c and must be whole.
+// After returns the cursor of a reader that stopped in the middle of a batch, after row. The reader began at c. The
+// batch consists of the rows that the cursor end has seen and c has not seen, in the order of [Cursor.Compare]. The
+// cursor end must cover c and must be whole.
 //
 // [Steps] does the same for all rows of a batch.
 func (c Cursor) After(row Row, end Cursor) Cursor {
@@ -138,7 +138,8 @@ func (c Cursor) Compare(a, b Row) int {
 	return a.Compare(b)
 }
 
-// finished returns c after the last row of its half-delivered transaction (rule 6).
+// finished returns the cursor of a reader that has stopped at c and then received the rest of the half-delivered
+// transaction (rule 6). It returns c if no transaction is half-delivered.
 func (c Cursor) finished() Cursor {
 	if c.Xid != 0 && c.Xid == c.Xmax {
 		c.Xmax++
@@ -155,9 +156,9 @@ type Steps struct {
 	xip []uint64
 }
 
-// NewSteps returns the Steps of the batch of the rows that the cursor end has seen and the cursor start has not seen.
-// The cursor end must cover start. NewSteps panics if end is not whole, because the cursors would claim rows of a
-// transaction that end has seen only in part, and rows would be lost.
+// NewSteps returns the Steps of a batch: the rows that the cursor end has seen and the cursor start has not seen. The
+// cursor end must cover start. NewSteps panics if end is not whole, because the cursors would then claim rows that end
+// has not seen, and these rows would be lost.
 func NewSteps(start, end Cursor) *Steps {
 	if !end.Whole() {
 		panic(fmt.Sprintf("cursor: NewSteps: end %v is in the middle of a transaction", end))

@@ -3,28 +3,33 @@
 //
 // Row ids are assigned at INSERT, but transactions commit in any order, so "id > last" loses rows. Instead, a [Cursor]
 // is a PostgreSQL snapshot: an xmax, at or above which no transaction has been seen, and a list of the transactions
-// below it that were in flight. In addition, a cursor has the one transaction in the middle of which the reader may
-// have stopped. It is called half-delivered.
+// below it that were in flight. In addition, a cursor can have one transaction in the middle of which the reader has
+// stopped. This transaction is called half-delivered.
 //
 // The package only computes. It knows a row by its transaction number (xid) and its id, and never uses a database.
 //
 // # Terms
 //
-// A batch has the rows that a new snapshot shows and an old cursor has not seen. They are delivered in the order of
-// [Cursor.Compare]. A cursor claims a transaction if its reader would not receive the rows of the transaction again. A
-// cursor is whole if it is not in the middle of a transaction.
+// A batch consists of the rows that a new snapshot shows and an old cursor has not seen. The rows are delivered in the
+// order of [Cursor.Compare]. A cursor claims a transaction if its reader would not receive the rows of the transaction
+// again. To clamp a cursor means to remove the lost transactions from it ([Cursor.Clamp]). A cursor is whole if it is
+// not in the middle of a transaction.
+//
+// A stream is live once it receives rows as the hub reads them. Before that, a replay reads the rows that the client
+// has missed. A beat is the event rowcast.beat, which a hub sends to an idle stream.
 //
 // An epoch is a stretch of the server's history without a restart, crash recovery, failover or restore.
 //
 // The anchor of a cursor is a row of the highest transaction that the cursor claims. The anchor carries a tag, a hash
-// of the row's id and created_at. If the row still exists, the server has not lost the transaction, and does not assign
-// its number again.
+// of the row's id and created_at. If the row still exists, the server has not lost that transaction, and does not
+// assign the number of that transaction or a lower number again.
 //
 // # Rules
 //
-// Each rule prevents lost or repeated rows. The model test (model_rules_test.go) plays random histories of a database,
-// hubs and clients. It leaves out one rule at a time, and expects to find lost or repeated rows. Comments in the code
-// cite a rule by its number. The brackets after a rule name the code that keeps it.
+// Each rule prevents wrong rows: rows that are lost, repeated, not due or out of order. The model test
+// (model_rules_test.go) plays random histories of a database, hubs and clients. It leaves out one rule at a time, and
+// expects that clients then receive wrong rows. Comments in the code cite a rule by its number. The brackets after a
+// rule name the code that keeps it.
 //
 // The cursor of a row in a batch:
 //

@@ -45,7 +45,8 @@ func TestCrashesThatLoseCommits(t *testing.T) {
 
 // If there is one hub, which is never restarted, and no web page, no client is reset, even if crashes lose delivered
 // rows. The hub has sent every cursor itself, and keeps a record of what it delivered. So it can clamp each cursor to
-// the rows that still exist.
+// the rows that still exist. Only if a crash loses the anchor with which the hub began must the hub begin again, with
+// resets. The test allows such resets.
 func TestLongRunningHubResetsNoClient(t *testing.T) {
 	t.Parallel()
 	clamps := 0

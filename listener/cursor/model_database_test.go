@@ -58,8 +58,8 @@ type row struct {
 // disownedXid is the xid that the trigger gives a row whose xid is not the number of its transaction.
 const disownedXid = 1
 
-// A snapshot has the cursor of a database snapshot, and the time at which it was taken. From the time, the model
-// computes what the snapshot shows (see visible).
+// A snapshot has the cursor of a database snapshot, and the time at which the snapshot was taken. From this time, the
+// model computes what the snapshot shows (see visible).
 type snapshot struct {
 	cursor.Cursor
 	at int64
@@ -284,8 +284,8 @@ func (d *database) missed(s cursor.Cursor, xid uint64) []uint64 {
 	return xip
 }
 
-// crash loses the transactions in flight and some of the last commits, whose number is lost. The server may assign the
-// numbers and ids above the remaining commits again.
+// crash loses the transactions in flight and the last commits. The parameter lost is the number of these commits. The
+// server may assign the transaction numbers and ids above the remaining commits again.
 func (d *database) crash(lost int) {
 	kept, next, nextID := len(d.log)-lost, uint64(cursor.First), int64(1)
 	for _, t := range d.log[kept:] {

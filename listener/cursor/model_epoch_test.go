@@ -7,7 +7,7 @@ import "rowcast/listener/cursor"
 // streams stay open.
 func (h *hub) reopen() {
 	if !h.half {
-		h.live = h.at // the highest cursor that clients may have
+		h.live = h.at // no cursor that the hub has sent claims more
 	}
 	last := recovery{by: h.live, next: h.db.epoch}
 	if !h.db.isValid(h.live) {

@@ -28,7 +28,7 @@ type hub struct {
 	start   cursor.Cursor // the cursor before the first row of window
 	streams []*stream
 
-	delivered    []cursor.Row // the anchor with which the hub began and the rows delivered since, the last maxDelivered
+	delivered    []cursor.Row // the anchor with which the hub began, and then the delivered rows; only the last maxDelivered are kept
 	maxDelivered int          // the largest length of delivered
 	floor        uint64       // the highest transaction of a row that was removed from delivered, or of the first anchor
 	recoveries   []recovery

@@ -12,7 +12,7 @@ import (
 	"rowcast/listener/cursor"
 )
 
-// A rule is the number of a rule in the documentation of the package. A world can leave one rule out.
+// A rule is the number of a rule in the documentation of the package. A world can leave out one rule (see plan.omit).
 type rule int
 
 const (

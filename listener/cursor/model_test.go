@@ -23,7 +23,7 @@ type world struct {
 	begun    int // the number of times that a hub began with an empty memory
 }
 
-// formula returns the function that computes the cursors along a batch.
+// formula returns the function that computes the cursors of the rows of a batch.
 func (w *world) formula(from, to cursor.Cursor) func(cursor.Row) cursor.Cursor {
 	if wrong := w.omit.formula(); wrong != nil {
 		return func(r cursor.Row) cursor.Cursor { return wrong(from, to, r) }

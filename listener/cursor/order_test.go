@@ -18,7 +18,7 @@ func (u universe) stops() []cursor.Cursor {
 }
 
 // A reader that stopped in a batch and continues receives the rest of the batch, in the same order and with the same
-// cursors. Only the anchors may be other rows of the same transaction.
+// cursors. Only the anchors may differ: they may be different rows of the same transaction.
 func TestStops(t *testing.T) {
 	everywhere(t, func(t *testing.T, u universe) {
 		batch := u.batch()

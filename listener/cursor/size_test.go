@@ -50,7 +50,7 @@ func TestLongest(t *testing.T) {
 
 const (
 	most   = 1000    // transactions in flight
-	widest = 1 << 31 // the largest distance from xmax to them: PostgreSQL stops before 32-bit numbers repeat
+	widest = 1 << 31 // the largest distance from xmax to one of them: PostgreSQL stops before 32-bit numbers repeat
 )
 
 // Parse accepts MaxInFlight transactions in flight, and refuses one more.

@@ -186,7 +186,7 @@ func sound(t *testing.T, c cursor.Cursor) {
 		t.Errorf("the text of %+v is parsed as %+v, with error %v, want the same cursor", fields(c), fields(parsed), err)
 	}
 	if c.Anchor.ID != 0 && c.Anchor.Tag != tag(c.AnchorXid(), c.Anchor.ID) {
-		t.Errorf("%+v: got another anchor, want a row of transaction %d", fields(c), c.AnchorXid())
+		t.Errorf("%+v: the anchor is not a row of transaction %d, want it to be one", fields(c), c.AnchorXid())
 	}
 	if c.Epoch != 2 {
 		t.Errorf("got epoch %d, want 2", c.Epoch)

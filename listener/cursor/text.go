@@ -64,9 +64,9 @@ func (t Tag) appendText(b []byte) []byte {
 	return b
 }
 
-// MaxInFlight is the largest number of transactions in flight that the text of a cursor may list. The hub and
-// PostgreSQL do some work for each, and a server normally has fewer writers at a time. [Parse] refuses a longer list as
-// malformed.
+// MaxInFlight is the largest number of transactions in flight that the text of a cursor may list. [Parse] refuses a
+// longer list as malformed, because the hub and PostgreSQL do some work for each transaction. A server normally has
+// fewer writers at a time.
 const MaxInFlight = 4096
 
 // ErrMalformed reports that a text is not the text of a cursor. [Parse] returns it.
@@ -231,8 +231,8 @@ func parseXip(text string, xmax uint64) ([]uint64, error) {
 	return xip, nil
 }
 
-// countXip returns the number of transactions that a text lists. It allows parseXip to refuse a long list before it
-// allocates memory.
+// countXip returns the number of transactions that a text lists. With it, parseXip can refuse a long list before
+// allocating memory.
 func countXip(text string) (count int, err error) {
 	for i := 1; i < len(text); i++ {
 		digit := digitOf[text[i]]
