@@ -64,7 +64,7 @@ func TestOtherUsersCannotConnect(t *testing.T) {
 			t.Fatal(err)
 		}
 		if got := info.Mode().Perm(); got != want {
-			t.Errorf("mode of %s is %04o, want %04o", name, got, want)
+			t.Errorf("the mode of %s is %04o, want %04o", name, got, want)
 		}
 	}
 }
@@ -103,7 +103,7 @@ func TestDataRemain(t *testing.T) {
 		t.Errorf("the table kept has %s rows, want 0", got)
 	}
 	if got := again.DSN("postgres"); got != dsn {
-		t.Errorf("connection string of the next run is %s, want %s as before", got, dsn)
+		t.Errorf("the connection string of the next run is %s, want %s as before", got, dsn)
 	}
 	stop(t, again)
 
@@ -204,7 +204,7 @@ func TestLongDir(t *testing.T) {
 		t.Fatal(err)
 	}
 	if info, err := os.Stat(config.Host); err != nil || info.Mode().Perm() != 0o700 {
-		t.Errorf("socket directory %s: %v, %v, want mode 0700", config.Host, info, err)
+		t.Errorf("the socket directory %s: got %v and error %v, want a directory with mode 0700", config.Host, info, err)
 	}
 	stop(t, c)
 	if _, err := os.Stat(config.Host); !errors.Is(err, os.ErrNotExist) {
@@ -212,7 +212,7 @@ func TestLongDir(t *testing.T) {
 	}
 	start(t, c)
 	if got := c.DSN("postgres"); got != dsn {
-		t.Errorf("connection string after a stop is %s, want %s as before", got, dsn)
+		t.Errorf("the connection string after a stop is %s, want %s as before", got, dsn)
 	}
 	stop(t, c)
 	// Another user can predict the path of the socket directory, and can create it first.
@@ -237,7 +237,7 @@ func TestStandby(t *testing.T) {
 	query(t, primary.DSN("postgres"), "CREATE TABLE r AS SELECT 1")
 	until(t, "the standby has the table", func() bool { return query(t, standby.DSN("postgres"), "SELECT to_regclass('r') IS NOT NULL") == "t" })
 	if got := query(t, standby.DSN("postgres"), "SELECT pg_is_in_recovery()", "SELECT pg_promote()", "SELECT pg_is_in_recovery()"); got != "f" {
-		t.Errorf("in recovery after promotion: %s, want f", got)
+		t.Errorf("pg_is_in_recovery() after the promotion is %s, want f", got)
 	}
 }
 

@@ -43,7 +43,7 @@ func TestKill(t *testing.T) {
 	busy := connect(t, c.DSN("postgres"))
 	backend := int(busy.PgConn().PID())
 	ended := make(chan error, 1)
-	go func() { // if Kill ended only the postmaster, this session would continue, because a busy session does not notice that
+	go func() { // if Kill ended only the postmaster, this session would not notice that while it is busy
 		_, err := busy.Exec(context.Background(), "SELECT count(*) FROM generate_series(1, 1e12)")
 		ended <- err
 	}()
@@ -69,7 +69,7 @@ func TestWait(t *testing.T) {
 	ctx, cancel := context.WithCancel(dbtest.Context(t))
 	cancel()
 	if err := c.Wait(ctx); !errors.Is(err, context.Canceled) {
-		t.Errorf("wait with a cancelled context: %v, want context.Canceled", err)
+		t.Errorf("Wait with a cancelled context: got error %v, want context.Canceled", err)
 	}
 	ended := make(chan error, 1)
 	wait := func() { ended <- c.Wait(context.Background()) }
@@ -85,6 +85,6 @@ func TestWait(t *testing.T) {
 	go wait()
 	stop(t, c)
 	if err := dbtest.Receive(t, ended, "the return of Wait after the server was stopped"); err != nil {
-		t.Errorf("wait for a server that is stopped: %v, want nil", err)
+		t.Errorf("Wait for a server that Stop ends: got error %v, want nil", err)
 	}
 }

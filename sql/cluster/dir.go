@@ -119,8 +119,8 @@ func (c *Cluster) makeSocketDir() error {
 	return err
 }
 
-// lock locks a directory until unlock is called or the process ends. If the directory is locked already, lock waits
-// until ctx ends, or returns ErrInUse if wait is false.
+// lock locks a directory until unlock is called or the process ends. If the directory is locked already and
+// wait is false, lock returns ErrInUse. If wait is true, lock waits until the directory is unlocked or ctx ends.
 func lock(ctx context.Context, dir string, wait bool) (unlock func(), err error) {
 	file, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {

@@ -21,7 +21,7 @@ func TestDefaultDirIsInTheCacheThatTheServerReaches(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !strings.HasPrefix(dir, home) || !strings.HasSuffix(dir, "/rowcast/demo") {
-		t.Errorf("directory is %s, want …/rowcast/demo below %s", dir, home)
+		t.Errorf("the directory is %s, want …/rowcast/demo below %s", dir, home)
 	}
 	if again, err := cluster.DefaultDir("demo"); err != nil || again != dir {
 		t.Errorf("the second call of DefaultDir: got %s, %v, want %s", again, err, dir)
@@ -52,7 +52,7 @@ func TestDefaultDirFallsBack(t *testing.T) {
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	if !strings.HasPrefix(dir, "/var/") && !strings.HasPrefix(dir, "/private/var/") {
-		t.Errorf("directory is %s, want one below /var", dir)
+		t.Errorf("the directory is %s, want one below /var", dir)
 	}
 	start(t, quick(dir))
 }
@@ -126,7 +126,7 @@ func TestForeignDirectoriesAreRefused(t *testing.T) {
 				stop(t, c)
 			}
 			if err == nil || !strings.Contains(err.Error(), test.want) {
-				t.Errorf("start in this directory: %v, want an error that contains %q", err, test.want)
+				t.Errorf("Start in this directory: got error %v, want one that contains %q", err, test.want)
 			}
 		})
 	}

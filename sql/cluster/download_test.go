@@ -88,7 +88,7 @@ func TestDownload(t *testing.T) {
 	}
 	left, err := os.ReadDir(dir)
 	if err != nil || len(left) != 2 { // the programs and the lock
-		t.Errorf("left behind: %v, %v, want the programs and the lock", left, err)
+		t.Errorf("the directory contains %v (error %v), want the programs and the lock", left, err)
 	}
 
 	before := requests.Load()

@@ -99,7 +99,7 @@ func TestOneOwnerAtATime(t *testing.T) {
 	t.Parallel()
 	o := begin(t, directory(t))
 	if err := quick(o.dir).Start(dbtest.Context(t)); !errors.Is(err, cluster.ErrInUse) {
-		t.Errorf("start beside another owner: %v, want ErrInUse", err)
+		t.Errorf("Start beside another owner: got error %v, want ErrInUse", err)
 	}
 	o.end(t)
 	if running(o.pid) {

@@ -103,7 +103,7 @@ func TestWhatToInstallIsNamed(t *testing.T) {
 	t.Parallel()
 	_, err := cluster.Choose(dbtest.Context(t), nil, nil)
 	if !errors.Is(err, cluster.ErrNotFound) {
-		t.Fatalf("without programs: %v, want ErrNotFound", err)
+		t.Fatalf("without programs: got error %v, want ErrNotFound", err)
 	}
 	for _, want := range []string{"apt install postgresql", "dnf install postgresql-server", "brew install postgresql"} {
 		if !strings.Contains(err.Error(), want) {

@@ -16,7 +16,7 @@ func TestUnsupportedSystem(t *testing.T) {
 	start := (&cluster.Cluster{Dir: t.TempDir(), Programs: cluster.Programs{Dir: t.TempDir()}}).Start(t.Context())
 	for name, err := range map[string]error{"Obtain": obtain, "DefaultDir": dir, "Start": start} {
 		if !errors.Is(err, cluster.ErrUnsupported) {
-			t.Errorf("%s: %v, want ErrUnsupported", name, err)
+			t.Errorf("%s: got error %v, want ErrUnsupported", name, err)
 		}
 	}
 }

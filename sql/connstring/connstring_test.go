@@ -102,12 +102,12 @@ func TestEachKeywordOfLibpq(t *testing.T) {
 				continue
 			}
 			if err != nil {
-				t.Errorf("%s: %v", s, err)
+				t.Errorf("%s: got error %v, want none", s, err)
 				continue
 			}
 			for name := range config.RuntimeParams {
 				if name != "application_name" && name != "options" {
-					t.Errorf("%s: %s is sent to the server", s, name)
+					t.Errorf("%s: the parameter %s is sent to the server, which refuses it", s, name)
 				}
 			}
 		}
@@ -224,7 +224,7 @@ func TestLastValue(t *testing.T) {
 	} {
 		config, err := connstring.Parse(s)
 		if err != nil {
-			t.Errorf("%s: %v", s, err)
+			t.Errorf("%s: got error %v, want none", s, err)
 			continue
 		}
 		if config.Password != password || config.User != "u" || config.Host != "192.0.2.1" {
@@ -363,7 +363,7 @@ func TestPasswordsAreNotForms(t *testing.T) {
 		"host=h password=mysql://x", "application_name='pool=5'", "postgres://h/app?ssl=true",
 	} {
 		if _, err := connstring.Parse(s); err != nil {
-			t.Errorf("%s: %v", s, err)
+			t.Errorf("%s: got error %v, want none", s, err)
 		}
 	}
 }

@@ -123,8 +123,7 @@ func tlsServer(t *testing.T) (s string, by authority) {
 }
 
 // A server is refused if its certificate is revoked, or if its authority has no current list. That holds for every
-// sslmode that verifies the certificate. With sslmode=prefer, the lists
-// are refused.
+// sslmode that verifies the certificate. With sslmode=prefer, the lists are refused.
 func TestRevokedCertificate(t *testing.T) {
 	t.Parallel()
 	s, by := tlsServer(t)

@@ -56,7 +56,7 @@ func TestDatabaseIsMigratedAndPrivate(t *testing.T) {
 				t.Fatal(err)
 			}
 			if got := ask(t, conn, "INSERT INTO rowcast.notifications (recipient, data) VALUES ('*', '{}'); SELECT count(*) FROM rowcast.notifications"); got != "1" {
-				t.Errorf("%s rows after the first INSERT, want 1", got)
+				t.Errorf("the table has %s rows after the first INSERT, want 1", got)
 			}
 		})
 	}
@@ -107,7 +107,7 @@ func TestDatabaseIsDroppedWithItsSessions(t *testing.T) {
 	}
 	var refused *pgconn.PgError
 	if !errors.As(err, &refused) || refused.Code != "3D000" {
-		t.Errorf("connect to the database of a finished test: got %v, want 3D000, because it does not exist", err)
+		t.Errorf("connect to the database of a finished test: got error %v, want 3D000, because the database must not exist", err)
 	}
 }
 
@@ -130,7 +130,7 @@ func TestClusterCrashesAlone(t *testing.T) {
 			t.Fatal(err)
 		}
 		if got := ask(t, connect(t, c.DSN("postgres")), "SELECT count(*) FROM kept"); got != "1" {
-			t.Errorf("%s rows after two crashes, want 1", got)
+			t.Errorf("the table has %s rows after two crashes, want 1", got)
 		}
 	})
 	if err := shared.Ping(dbtest.Context(t)); err != nil {
@@ -226,7 +226,7 @@ func TestMissingPrograms(t *testing.T) {
 		t.Setenv("CI", ci)
 		r := record(t, func(t testing.TB) { dbtest.Program(t, "nothing", "no-such-program") })
 		if r.outcome != want || r.message != "no-such-program is not installed: apt install nothing (Debian)" {
-			t.Errorf("CI=%q: %s with %q, want %s with the line that says what to install", ci, r.outcome, r.message, want)
+			t.Errorf("CI=%q: the test was %s with the message %q, want %s with a message that says what to install", ci, r.outcome, r.message, want)
 		}
 	}
 }
@@ -257,7 +257,8 @@ func TestNode(t *testing.T) {
 		var path string
 		r := record(t, func(t testing.TB) { path = dbtest.NodeIn(t, []string{"/no-such-cache", test.cache}) })
 		if path != test.path || r.message != test.message || test.path == "" && r.outcome != "failed" {
-			t.Errorf("with version %q in PATH: got %q, %s %q, want %q, %q", test.version, path, r.outcome, r.message, test.path, test.message)
+			t.Errorf("with version %q on the PATH: got the path %q, the outcome %q and the message %q, want the path %q and the message %q",
+				test.version, path, r.outcome, r.message, test.path, test.message)
 		}
 	}
 }
@@ -290,7 +291,7 @@ func TestClient(t *testing.T) {
 		var program string
 		r := record(t, func(t testing.TB) { program = dbtest.ClientOf(t, cluster.Programs{Dir: beside, Major: 15}, test.name) })
 		if want := filepath.Join(test.want, test.name); test.want != "" && program != want || r.outcome != test.outcome || r.message != test.message {
-			t.Errorf("%s %q beside the server and %q in PATH: got %q, %s %q, want it in %q, %s %q",
+			t.Errorf("%s %q beside the server and %q on the PATH: got %q, the outcome %q and the message %q, want a program in %q, %q and %q",
 				test.name, test.beside, test.path, program, r.outcome, r.message, test.want, test.outcome, test.message)
 		}
 	}

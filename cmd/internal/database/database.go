@@ -44,7 +44,7 @@ func (f Flags) Explain(err error) error {
 	return err
 }
 
-// hint says what to do about a failed connection, or is empty.
+// hint returns what to do about a failed connection, or "" if that is not known.
 func (f Flags) hint(failed *pgconn.ConnectError) string {
 	code := ""
 	if refused, ok := errors.AsType[*pgconn.PgError](failed); ok {

@@ -43,10 +43,10 @@ type checkKind int
 const (
 	// An ordinary check runs in a transaction.
 	ordinary checkKind = iota
-	// A vital check runs in a transaction too. If it fails, it ends the examination, because later checks need it to
-	// pass.
+	// A vital check runs in a transaction, too. If it fails, the examination ends, because later checks need the vital
+	// check to pass.
 	vital
-	// A check without a transaction uses the connection itself, or opens another one.
+	// A check of the kind withoutTransaction uses the connection itself, and may open another connection.
 	withoutTransaction
 )
 

@@ -27,7 +27,7 @@ func TestReleasesWithFaultsInListen(t *testing.T) {
 	} {
 		version := fmt.Sprintf("%d.%d", tt.major, tt.minor)
 		if verdict, fix := doctor.Release(version, tt.major, tt.minor); verdict != tt.verdict || !strings.Contains(fix, tt.fix) {
-			t.Errorf("PostgreSQL %s: got %s %s, want %s %s", version, verdict, fix, tt.verdict, tt.fix)
+			t.Errorf("PostgreSQL %s: got the verdict %q and the fix %q, want %q and a fix that contains %q", version, verdict, fix, tt.verdict, tt.fix)
 		}
 	}
 }

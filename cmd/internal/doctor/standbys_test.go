@@ -23,7 +23,7 @@ func TestNumberOfRequiredStandbys(t *testing.T) {
 		`any 2 ("1 (", "b c", d)`: 2,
 	} {
 		if got := doctor.RequiredStandbys(names); got != want {
-			t.Errorf("synchronous_standby_names = %s: got %d, want %d", names, got, want)
+			t.Errorf("synchronous_standby_names = %s: got %d required standbys, want %d", names, got, want)
 		}
 	}
 }

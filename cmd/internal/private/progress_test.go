@@ -18,7 +18,7 @@ func TestIsTerminal(t *testing.T) {
 	}
 	defer null.Close()
 	if private.IsTerminal(null) {
-		t.Errorf("%s is taken for a terminal", os.DevNull)
+		t.Errorf("IsTerminal returned true for %s, want false", os.DevNull)
 	}
 }
 
@@ -32,6 +32,6 @@ func TestDownloadProgress(t *testing.T) {
 		p.Download(total*i/300, total)
 	}
 	if lines := strings.Count(out.String(), "\n"); lines != 11 || !strings.HasSuffix(out.String(), "30 MB of 30 (100 %)\n") {
-		t.Errorf("got %d lines, want 11, the last one for 100 %%:\n%s", lines, &out)
+		t.Errorf("got %d lines, want 11, and the last line for 100 %%; the output is:\n%s", lines, &out)
 	}
 }

@@ -41,7 +41,7 @@ func TestIsTemporary(t *testing.T) {
 	} {
 		for _, err := range []error{tt.err, fmt.Errorf("connect: %w", tt.err)} {
 			if isTemporary(err) != tt.want {
-				t.Errorf("%v (%T): got %v, want %v", tt.err, tt.err, !tt.want, tt.want)
+				t.Errorf("the error %v (%T): is temporary: %v, want %v", tt.err, tt.err, !tt.want, tt.want)
 			}
 		}
 	}

@@ -21,7 +21,7 @@ func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {
 		Ready    bool        `json:"ready"`
 		Postgres string      `json:"postgres"`
 		Behind   float64     `json:"behind_seconds"` // the time since the hub last read from PostgreSQL successfully; 0 while the hub starts
-		Lag      float64     `json:"lag_seconds"`    // upper bound of the age of committed rows that the hub has not read
+		Lag      float64     `json:"lag_seconds"`    // an upper bound of the age of committed rows that the hub has not read
 		Lagging  bool        `json:"lagging"`        // the lag exceeds the listener's LagLimit
 		Queue    notifyQueue `json:"notification_queue"`
 

@@ -58,17 +58,17 @@ func TestAcceptFailure(t *testing.T) {
 		socket.Listener = &failingSocket{failures: 20}
 		_ = server.http.Serve(socket)
 		if got := s.Failures.Of(failures.Accept); got.Total != 20 || !got.Failing() {
-			t.Errorf("got %+v, want a total of 20, and an operation that is failing", got)
+			t.Errorf("got the state %+v of accepting connections, want a total of 20 failures, and that it is failing", got)
 		}
 	})
 	const line = `level=WARN msg="cannot accept connections" error="accept tcp: accept4: too many open files"`
 	if n := strings.Count(log.String(), line); n < 5 || n > 10 {
-		t.Errorf("%d log lines, want 5 to 10: %s", n, log.String())
+		t.Errorf("got %d lines about this failure, want 5 to 10; the log is:\n%s", n, log.String())
 	}
 }
 
 // pipes is a listening socket whose connections are pipes in memory, for tests in a synctest bubble. A write returns
-// when the other side has read all of it.
+// when the other side has read everything that was written.
 type pipes chan net.Conn
 
 func (p pipes) Accept() (net.Conn, error) {

@@ -29,7 +29,7 @@ func TestDivideDescriptors(t *testing.T) {
 			text = err.Error()
 		}
 		if got != tt.want || text != tt.wantErr {
-			t.Errorf("%d descriptors, %d streams: got %+v, %q, want %+v, %q", tt.available, tt.streams, got, text, tt.want, tt.wantErr)
+			t.Errorf("%d descriptors, %d streams: got %+v and the error %q, want %+v and the error %q", tt.available, tt.streams, got, text, tt.want, tt.wantErr)
 		}
 	}
 }

@@ -23,7 +23,7 @@ func TestPrintable(t *testing.T) {
 			t.Errorf("%q: got %q, want %q", text, got, want)
 		}
 		if terminal.HasControl(terminal.Printable(text)) {
-			t.Errorf("%q: a control character is left", text)
+			t.Errorf("Printable(%q) contains a control character", text)
 		}
 	}
 	if got, want := terminal.OneLine(errors.New("a\n\tb \x1b")), `a b \u001b`; got != want {
@@ -36,7 +36,7 @@ func TestShellQuote(t *testing.T) {
 	for _, want := range []string{"plain", "", "two words", "it's", `$HOME "x" \ !`, "a\nb", "*", "~"} {
 		got, err := exec.Command("sh", "-c", "printf %s "+terminal.ShellQuote(want)).Output()
 		if err != nil || string(got) != want {
-			t.Errorf("%s is %q to a shell (%v), want %q", terminal.ShellQuote(want), got, err, want)
+			t.Errorf("a shell reads %s as %q (error %v), want %q", terminal.ShellQuote(want), got, err, want)
 		}
 	}
 }
