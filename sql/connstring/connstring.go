@@ -216,8 +216,8 @@ func cutCredentials(s string) (credentials, rest string) {
 var pair = regexp.MustCompile(`(?s)[^\s\v=]+[\s\v]*=[\s\v]*('(?:[^'\\]|\\.)*'|(?:[^\s\v\\]|\\.)*)`)
 
 // endPairs returns s, a string of keywords and values, with an end to which another pair can be appended. It writes an
-// empty last value as two quotes. It removes a backslash at the end that escapes nothing, because it would escape the
-// first character of the next pair.
+// empty last value as two quotes. It removes a backslash at the end that escapes nothing, because the backslash would
+// escape the space before the next pair.
 func endPairs(s string) string {
 	if backslashes := len(s) - len(strings.TrimRight(s, `\`)); backslashes%2 == 1 {
 		s = s[:len(s)-1]

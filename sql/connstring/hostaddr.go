@@ -11,9 +11,9 @@ import (
 )
 
 // withAddresses parses a connection string, and makes the configuration connect to the addresses in hostaddr. As in
-// libpq, hostaddr has an address for each host, and the name of a host is resolved only if its address is empty. The
-// names of the hosts remain for the verification of certificates and for the password file. hosts is a configuration
-// with one address for each host.
+// libpq, hostaddr has an address for each host. If an address is empty, the name of its host is resolved. The names of
+// the hosts remain for the verification of certificates and for the password file. hosts is a configuration with one
+// address for each host.
 func withAddresses(s string, hosts *pgx.ConnConfig, hostaddr string) (*pgx.ConnConfig, error) {
 	if hostaddr == "" {
 		return parse(s)
@@ -63,9 +63,9 @@ func isSocket(host string) bool {
 	return network == "unix"
 }
 
-// setAddresses replaces the host in each attempt of config by its address. A host that is a directory of Unix sockets
-// has one attempt. All other hosts have the same number of attempts: two if config tries with and without TLS,
-// otherwise one.
+// setAddresses replaces the host in each attempt of config by its address, unless that is empty. A host that is a
+// directory of Unix sockets has one attempt. All other hosts have the same number of attempts: two if config tries with
+// and without TLS, otherwise one.
 func setAddresses(config *pgx.ConnConfig, names, addresses []string) {
 	attempts := []*string{&config.Host}
 	for _, fallback := range config.Fallbacks {

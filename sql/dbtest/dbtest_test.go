@@ -226,7 +226,7 @@ func TestMissingPrograms(t *testing.T) {
 		t.Setenv("CI", ci)
 		r := record(t, func(t testing.TB) { dbtest.Program(t, "nothing", "no-such-program") })
 		if r.outcome != want || r.message != "no-such-program is not installed: apt install nothing (Debian)" {
-			t.Errorf("CI=%q: the test was %s with the message %q, want %s with a message that says what to install", ci, r.outcome, r.message, want)
+			t.Errorf("CI=%q: the outcome of the test is %q with the message %q, want %q with a message that says what to install", ci, r.outcome, r.message, want)
 		}
 	}
 }
@@ -291,7 +291,7 @@ func TestClient(t *testing.T) {
 		var program string
 		r := record(t, func(t testing.TB) { program = dbtest.ClientOf(t, cluster.Programs{Dir: beside, Major: 15}, test.name) })
 		if want := filepath.Join(test.want, test.name); test.want != "" && program != want || r.outcome != test.outcome || r.message != test.message {
-			t.Errorf("%s %q beside the server and %q on the PATH: got %q, the outcome %q and the message %q, want a program in %q, %q and %q",
+			t.Errorf("%s %q beside the server and %q on the PATH: got %q, the outcome %q and the message %q, want a program in %q, the outcome %q and the message %q",
 				test.name, test.beside, test.path, program, r.outcome, r.message, test.want, test.outcome, test.message)
 		}
 	}

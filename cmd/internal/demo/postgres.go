@@ -92,6 +92,7 @@ func (p *postgres) close() error {
 }
 
 // wait waits until the private server stops or ctx ends. It returns an error if the server stopped first, by itself.
+// Without a private server, it returns nil at once.
 func (p *postgres) wait(ctx context.Context) error {
 	if p.cluster == nil {
 		return nil

@@ -31,7 +31,7 @@ type action struct {
 	do        func(*writer, context.Context, pgx.Tx, *transaction) error
 }
 
-// An action returns errRollBack to have its transaction rolled back.
+// errRollBack is what an action returns to have its transaction rolled back.
 var errRollBack = errors.New("roll back")
 
 // run writes until quiet is closed or the writer cannot connect.
