@@ -84,9 +84,9 @@ func TestAnchorTagsAgree(t *testing.T) {
 	}
 }
 
-// The cursor of a hub and the cursor of a page that is rendered at the same time have the same xmax and the same
-// anchor. Their lists of transactions in flight can differ, because transactions of other databases begin and end at
-// the same time.
+// The cursor of a hub and the cursor of a page that is rendered just afterwards have the same xmax and the same anchor.
+// Their lists of transactions in flight can differ, because transactions of other databases can begin or end in
+// between.
 func TestCursorsAgree(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -98,7 +98,7 @@ func TestCursorsAgree(t *testing.T) {
 		hub, page := r.last.Cursor, present(t, conn)
 		hub.Xip, page.Xip = nil, nil
 		if hub.String() != page.String() {
-			t.Errorf("%s: a page has the cursor %s and the hub %s, want the same cursor (without the transactions in flight)", what, page, hub)
+			t.Errorf("%s: a page has the cursor %s and the hub %s, want the same cursor apart from the transactions in flight", what, page, hub)
 		}
 	}
 	same("no row")

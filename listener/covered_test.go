@@ -9,8 +9,8 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// Several notifications that came before a fetch cause one fetch, also if the hub reads some of them only with the answer
-// to that fetch.
+// Several notifications that came before a fetch cause one fetch, even if the hub reads some of them only with the
+// answer to that fetch.
 func TestOneFetchAnswersAllNotificationsBeforeIt(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)

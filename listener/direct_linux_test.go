@@ -91,12 +91,13 @@ func TestDirectConnErrors(t *testing.T) {
 	_ = c.Close()
 	for what, err := range map[string]error{"Close": c.Close(), "Read": errorOf(c.Read), "Write": errorOf(c.Write)} {
 		if !errors.Is(err, net.ErrClosed) && !errors.Is(err, os.ErrClosed) {
-			t.Errorf("%s of a closed connection: got error %v, want one that says that it is closed", what, err)
+			t.Errorf("%s of a closed connection: got error %v, want one that says that the connection is closed", what, err)
 		}
 	}
 }
 
-// A deadline is kept as a time since the connection was opened. So setting the clock of the machine does not move it.
+// A deadline is kept as a time since the connection was opened. So setting the clock of the machine does not move the
+// deadline.
 func TestDirectConnDoesNotUseTheClock(t *testing.T) {
 	t.Parallel()
 	here, there := pair(t, "tcp")
@@ -118,7 +119,7 @@ func TestDirectConnDoesNotUseTheClock(t *testing.T) {
 	}
 	_ = c.SetReadDeadline(time.Now().Add(1<<63 - 1))
 	if got := listener.ReadDeadline(c); got < 1<<60 {
-		t.Errorf("a deadline in 292 years is kept as %v", got)
+		t.Errorf("a deadline in 292 years is kept as %v, want at least 36 years", got)
 	}
 }
 
@@ -139,8 +140,9 @@ func TestListenerWaitsDirectly(t *testing.T) {
 	}
 }
 
-// BenchmarkWait compares what this process spends on a fetch of one row followed by a nap, as while the listener polls,
-// with the two kinds of connection: its CPU time, and how often one of its threads stops to wait.
+// BenchmarkWait compares a connection that waits in Go's poller with a directConn. As while the listener polls, each
+// operation is a fetch of one row and a nap. The benchmark reports the CPU time of this process for an operation, and
+// how often a thread of the process stops to wait.
 func BenchmarkWait(b *testing.B) {
 	dsn := dbtest.Database(b)
 	writer := connect(b, dsn)

@@ -43,7 +43,7 @@ func TestPlansAfterRetention(t *testing.T) {
 	exec(t, session, "SELECT rowcast.cursor()") // compiles the function, so that the call below reads fewer blocks
 	now := present(t, conn)
 	horizon := one[string](t, conn, "SELECT horizon::text FROM rowcast.history")
-	fresh := now.Before(now.AnchorXid()) // a cursor that has seen all transactions except the newest
+	fresh := now.Before(now.AnchorXid()) // a cursor that has not seen the newest transaction with rows
 	for name, q := range map[string]struct {
 		text string
 		args []any

@@ -33,7 +33,7 @@ func TestAttackFloodsOfNotify(t *testing.T) {
 		malformed     bool // the payloads are malformed
 	}{
 		{name: "requests to disconnect", channel: disconnect, payload: "i || repeat('x', 240)", times: 100_000, wanted: true},
-		{name: "requests to disconnect from other hubs", channel: disconnect + "ed", payload: "repeat('x', 7700) || ' ' || i", times: 10_000, wanted: true},
+		{name: "requests of other hubs to disconnect", channel: disconnect + "ed", payload: "repeat('x', 7700) || ' ' || i", times: 10_000, wanted: true},
 		{name: "requests to disconnect that the hub ignores", channel: disconnect, payload: "i || repeat('x', 240)", times: 100_000},
 		{name: "malformed requests to disconnect", channel: disconnect, payload: "i || repeat('x', 257)", times: 100_000, wanted: true, malformed: true},
 		{name: "messages", channel: message, payload: "i || repeat('x', 7900)", times: 10_000, wanted: true, dropped: true},

@@ -18,8 +18,8 @@ func burn(t *testing.T, conn *pgx.Conn, n int) {
 	exec(t, conn, fmt.Sprintf("DO $$ BEGIN FOR i IN 1..%d LOOP PERFORM pg_current_xact_id(); COMMIT; END LOOP; END $$", n))
 }
 
-// bring inserts a hundred rows with the numbers of other transactions. The lowest of these numbers is n + %d + 1, where
-// n is the number that the server assigns next.
+// bring inserts a hundred rows with the numbers of other transactions. %d stands for an offset. The lowest of these
+// numbers is n + offset + 1, where n is the number that the server assigns next.
 const bring = `INSERT INTO rowcast.notifications (recipient, data, xid)
 	SELECT 'alice', '"foreign"', (pg_snapshot_xmax(pg_current_snapshot())::text::bigint + %d + i)::text::xid8 FROM generate_series(1, 100) i`
 

@@ -247,7 +247,7 @@ func FuzzRows(f *testing.F) {
 	f.Fuzz(func(t *testing.T, odd bool, text []byte, exponent int, numbers uint8, depth uint16, rows uint8, inEvent, inName bool) {
 		a := attack{text, exponent, numbers, depth, rows, inEvent, inName}
 		if a.digits() > 64<<20 {
-			t.Skip("the engine ends a worker that needs more than 10 s for an input, as it could on a busy machine")
+			t.Skip("on a busy machine, this input could take more than 10 s, and the engine would end the worker")
 		}
 		targets[odd].survive(t, a)
 	})

@@ -10,8 +10,8 @@ import (
 )
 
 // A row that is read and delivered needs little memory besides its texts, because all pages and all batches use the same
-// arrays. Otherwise the collector would take much of the CPU that the writers need. Not parallel: it counts what the
-// whole process allocates.
+// arrays. Otherwise the garbage collector would take much of the CPU that the writers need. The test is not parallel,
+// because it counts what the whole process allocates.
 func TestReadingAllocatesLittle(t *testing.T) {
 	const rows, most = 20_000, 150
 	dsn := dbtest.Database(t)
@@ -30,7 +30,7 @@ func TestReadingAllocatesLittle(t *testing.T) {
 		runtime.ReadMemStats(&after)
 		return (after.TotalAlloc - before.TotalAlloc) / rows
 	}
-	first := allocated() // the pages grow meanwhile
+	first := allocated() // the arrays grow during this first run
 	if got := allocated(); got > most {
 		t.Errorf("reading allocated %d bytes a row, and %d at first, want at most %d", got, first, most)
 	} else {

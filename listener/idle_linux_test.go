@@ -13,7 +13,7 @@ func TestIdleShare(t *testing.T) {
 	for after, want := range map[string]float64{
 		"cpu  100 10 50 1010 40 3 7 0 0 0\n": 1,
 		"cpu  110 10 50 1000 40 3 7 0 0 0\n": 0,
-		"cpu  110 11 55 1005 45 4 8 2 0 0\n": 1. / 3, // idle and iowait, of everything
+		"cpu  110 11 55 1005 45 4 8 2 0 0\n": 1. / 3, // 10 of 30 ticks are idle or iowait
 		"cpu  110 10 50 1010 40 3 7 0\n":     0.5,    // Linux before version 2.6.24
 		before:                               1,      // no time has passed
 		"cpu  300 10 50 1000 30 3 7 0 0 0\n": 1,      // iowait has decreased
@@ -30,7 +30,8 @@ func TestIdleShare(t *testing.T) {
 	}
 }
 
-// The meter reads the times of this machine, at most every measureEvery, and knows nothing if it was not read for long.
+// The meter reads the times of this machine, at most once in measureEvery. After more than outdated without a reading,
+// it returns 1, because it does not know the present share.
 func TestIdleMeter(t *testing.T) {
 	t.Parallel()
 	stat, err := os.ReadFile("/proc/stat")

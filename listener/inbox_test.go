@@ -68,7 +68,7 @@ func TestInboxListsAndMarks(t *testing.T) {
 				t.Fatal(err)
 			}
 			if p := page(inbox.List(ctx, "alice", nil, 20, "")); len(p.Items) != 0 {
-				t.Errorf("got %+v before a row, want no items", p)
+				t.Errorf("got %+v before the first INSERT, want no items", p)
 			}
 			db := connect(t, dsn)
 			exec(t, db, `INSERT INTO rowcast.notifications (recipient, data)
@@ -90,10 +90,10 @@ func TestInboxListsAndMarks(t *testing.T) {
 				t.Errorf("%d rows are unread after all were read, want none", all.Unread)
 			}
 			if undone := page(inbox.Undo(ctx, "alice", []string{"team:7"}, all.Undo)); !undone.Undone || undone.Unread != 2 {
-				t.Errorf("got %+v, want that the last change was undone", undone)
+				t.Errorf("got %+v, want Undone, and two unread rows again", undone)
 			}
 			if bob := page(inbox.List(ctx, "bob", nil, 20, "")); len(bob.Items) != 2 || bob.Items[1].Read {
-				t.Errorf("got %+v for bob, want two rows, of which the own one is unread", bob)
+				t.Errorf("got %+v for bob, want two rows: the row for everyone, and his own row, unread", bob)
 			}
 		})
 	}
@@ -132,7 +132,7 @@ func TestInboxRefusesValues(t *testing.T) {
 	}
 }
 
-// Check reports that the inbox is missing, and that the role may not use it.
+// Check returns an error if the inbox is missing, and another one if the role may not use it.
 func TestInboxCheck(t *testing.T) {
 	t.Parallel()
 	ctx, dsn := limited(t), dbtest.Database(t)
@@ -165,7 +165,7 @@ func TestInboxStatementsAreLimited(t *testing.T) {
 	}
 	exec(t, db, "ROLLBACK")
 	if _, err := inbox.Mark(limited(t), "alice", nil, "read", []int64{1}, ""); err != nil {
-		t.Errorf("got %v after the lock was released", err)
+		t.Errorf("got %v after the lock was released, want no error", err)
 	}
 }
 
@@ -197,11 +197,11 @@ func TestLockedInboxesDoNotDelayOtherUsers(t *testing.T) {
 				}
 			}
 			if _, err := inbox.List(limited(t), "carol", nil, 20, ""); err != nil {
-				t.Errorf("got %v for another user", err)
+				t.Errorf("got %v for another user, want no error", err)
 			}
 			exec(t, db, "ROLLBACK")
 			if _, err := inbox.Mark(limited(t), "alice", nil, "read", []int64{1}, ""); err != nil {
-				t.Errorf("got %v after the lock was released", err)
+				t.Errorf("got %v after the lock was released, want no error", err)
 			}
 		})
 	}
@@ -225,6 +225,6 @@ func TestDeadlockedChangeIsMadeAgain(t *testing.T) {
 		AND application_name = 'rowcast inbox' AND wait_event_type = 'Lock'`)
 	exec(t, db, "DELETE FROM rowcast.notifications WHERE id = 1; COMMIT")
 	if err := receive(t, "the change", marked); err != nil {
-		t.Errorf("got %v, want that the change was made again", err)
+		t.Errorf("got %v, want no error, because the change is made again", err)
 	}
 }

@@ -76,8 +76,8 @@ type Listener struct {
 
 	// Busy is the number of commits a second from which on the listener polls. Quiet is the number below which it
 	// sleeps again. Only commits with rows count. The listener also polls for a while if writers wait for each other
-	// with their NOTIFYs. The defaults are 2,000 and 1,000. With an infinite Busy, the listener does not poll because
-	// of the rate or because of waiting writers.
+	// with their NOTIFYs. The defaults are 2,000 and 1,000. An infinite Busy turns off both: polling because of the
+	// rate, and polling because of waiting writers.
 	Busy, Quiet float64
 
 	// MaxData is the largest size of a row's data that is read, in bytes of text. Of larger data, only the size is

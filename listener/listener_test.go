@@ -167,7 +167,7 @@ func (r *reader) rows(t *testing.T, n int) []feed.Row {
 		case b := <-r.batches:
 			r.take(b)
 		case <-deadline:
-			t.Fatalf("got %d rows, want %d", len(r.read)-before, n)
+			t.Fatalf("waited %v for %d rows, got %d", patience, n, len(r.read)-before)
 		}
 	}
 	return r.read[before:]

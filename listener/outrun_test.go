@@ -16,7 +16,8 @@ import (
 func TestUnreadRowsAreDeleted(t *testing.T) {
 	t.Parallel()
 	t.Run("the next page", func(t *testing.T) { testUnreadRows(t, 0) })
-	t.Run("the next page of the same snapshot", func(t *testing.T) { testUnreadRows(t, 1) }) // a page of one row may have a successor
+	// With PageRows 1, the listener asks for another page of the same snapshot after the page of one row.
+	t.Run("the next page of the same snapshot", func(t *testing.T) { testUnreadRows(t, 1) })
 }
 
 func testUnreadRows(t *testing.T, pageRows int) {
@@ -47,7 +48,8 @@ func testUnreadRows(t *testing.T, pageRows int) {
 	wantData(t, l.rows(t, 1), `"next"`)
 }
 
-// wantExpired receives batches up to one with the Reset "expired". Before it, only rows with the data may come.
+// wantExpired receives batches until one has a Reset, and checks that this is "expired". The batches before it may only
+// have rows with the given data.
 func wantExpired(t *testing.T, l *reader, data string) {
 	t.Helper()
 	for {
@@ -60,7 +62,7 @@ func wantExpired(t *testing.T, l *reader, data string) {
 		}
 		for _, row := range b.Rows {
 			if string(row.Data) != data {
-				t.Fatalf("got row %.40s before a reset, although a row before it was deleted", row.Data)
+				t.Fatalf("got row %.40s before the reset, want no such row, because a row before it was deleted", row.Data)
 			}
 		}
 	}

@@ -26,7 +26,7 @@ func TestPaceMeasuresTheRate(t *testing.T) {
 		now := commitAt(&p, time.Now(), rate, time.Second)
 		p.decay(now)
 		if math.Abs(p.rate-rate) > 0.15*rate {
-			t.Errorf("got %.0f commits a second, want %.0f with an error of at most 15%%", p.rate, rate)
+			t.Errorf("measured %.0f commits a second, want %.0f, with an error of at most 15%%", p.rate, rate)
 		}
 	}
 }
@@ -130,7 +130,7 @@ func TestPaceChecksForAQueue(t *testing.T) {
 			}
 		}
 		if got != test.want {
-			t.Errorf("%s: checks again after %v, want %v; 0 means never", name, got, test.want)
+			t.Errorf("%s: the next check is due after %v, want %v; 0 means never", name, got, test.want)
 		}
 	}
 }
@@ -182,17 +182,17 @@ func TestHubCollectsCommits(t *testing.T) {
 	for busy, want := range map[float64]time.Duration{0: 0, 0.7: 0, 0.8: 9 * ms / 16, 0.85: ms, 1: ms} {
 		w := wakeup{Listener: &Listener{PollInterval: 2 * ms}}
 		if got := w.collectWhile(1 - busy); (got - want).Abs() > time.Microsecond {
-			t.Errorf("the CPUs are busy for %v of the time: waits for %v, want %v", busy, got, want)
+			t.Errorf("the CPUs are busy for %v of the time: the hub waits for %v, want %v", busy, got, want)
 		}
 	}
 	w := wakeup{Listener: &Listener{PollInterval: time.Second}}
 	if got := w.collectWhile(0); got != ms {
-		t.Errorf("with a long PollInterval: waits for %v, want %v", got, ms)
+		t.Errorf("with a long PollInterval: the hub waits for %v, want %v", got, ms)
 	}
 	now := time.Now()
 	w.pace = pace{rate: 15 * collectFrom, at: now.Add(-3 * memory)} // 15 is below e to the power of 3
 	if got := w.collect(now); got != 0 {
-		t.Errorf("after %v without commits: waits for %v, want 0", 3*memory, got)
+		t.Errorf("after %v without commits: the hub waits for %v, want 0", 3*memory, got)
 	}
 }
 

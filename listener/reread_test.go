@@ -26,7 +26,7 @@ func TestFetchesBesideAnOpenTransaction(t *testing.T) {
 	}
 	exec(t, open, "COMMIT")
 	wantData(t, r.caughtUp(t), "0")
-	r.stop() // PostgreSQL counts what a session has read when the session ends
+	r.stop() // at the end of a session, PostgreSQL adds what the session has read to its statistics
 	const read = "(SELECT sum(idx_tup_read) FROM pg_stat_user_indexes WHERE relname = 'notifications' AND schemaname = 'rowcast')"
 	eventually(t, conn, fmt.Sprintf("SELECT %s >= %d", read, before+after+1))
 	if got := one[int64](t, conn, "SELECT "+read+"::bigint"); got > most {

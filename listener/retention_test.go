@@ -142,7 +142,8 @@ func TestRetentionWaitsForRunningTransactions(t *testing.T) {
 	wantDeleted(t, r, "after the end of the open transaction", 1)
 }
 
-// Each version of PostgreSQL deletes the rows that are older than a long Keep, and only those.
+// With a long Keep, retention deletes the rows that are older than Keep, and only those. Older versions of PostgreSQL
+// can read only short intervals from text.
 func TestRetentionKeepsRowsForLong(t *testing.T) {
 	t.Parallel()
 	for _, keep := range []time.Duration{36 * time.Minute, 7 * 24 * time.Hour, 100 * 365 * 24 * time.Hour} {
@@ -288,9 +289,9 @@ func TestRetentionCommitsSynchronously(t *testing.T) {
 }
 
 // beginsSynchronousReplication waits until the server's checkpointer has read synchronous_standby_names for the first
-// time. Since the releases of May 2025 (13.21, 14.18, 15.13, 16.9 and 17.5), a commit before that can wait for a
-// standby forever. If the checkpointer then reads that there is no standby, it does not wake the session
-// (SyncRepUpdateSyncStandbysDefined in syncrep.c). When a checkpoint ends, the checkpointer has read the setting.
+// time. In the releases since May 2025 (13.21, 14.18, 15.13, 16.9 and 17.5), a commit before that time can wait for a
+// standby forever: if the checkpointer then reads that no standby is configured, it does not wake the waiting session
+// (SyncRepUpdateSyncStandbysDefined in syncrep.c). Once a checkpoint has ended, the checkpointer has read the setting.
 func beginsSynchronousReplication(t *testing.T, conn *pgx.Conn) {
 	t.Helper()
 	exec(t, conn, "CHECKPOINT")
@@ -368,7 +369,7 @@ func TestRetentionKeepsNewCommits(t *testing.T) {
 	const age = 200 * time.Millisecond
 	r.MinAge = age
 	aged(t, conn, 60)
-	wantDeleted(t, r, "before the first time has begun", 0)
+	wantDeleted(t, r, "the first round, before MinAge has passed", 0)
 	aged(t, conn, 60)
 	aged(t, conn, 60)
 	committed := time.Now()

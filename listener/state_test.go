@@ -14,8 +14,8 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// While the NOTIFY queue fills up, the hub polls, so that no INSERT sends a NOTIFY. When the queue has drained, the hub
-// sleeps again.
+// While the NOTIFY queue fills up, the hub polls and does not hold the park lock, so no INSERT sends a NOTIFY. When the
+// queue has drained, the hub sleeps again.
 func TestPollsWhileTheNotifyQueueFillsUp(t *testing.T) {
 	t.Parallel()
 	major, _, _ := strings.Cut(one[string](t, connect(t, dbtest.Empty(t)), "SHOW server_version"), ".")

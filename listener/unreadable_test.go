@@ -31,8 +31,9 @@ func outcomes(rows []feed.Row) (all []string) {
 }
 
 // faulty puts a view in place of the table. Through the view, reading data with the key "sqlstate" fails with the
-// SQLSTATE that is its value. If the data has the key "times" too, only that many reads fail. Rows are inserted into
-// rowcast.stored. The function rowcast.fault is STABLE, so PostgreSQL calls it only where a query reads data.
+// SQLSTATE that is its value. If the data also has the key "times" with the value n, only the first n reads fail. Rows
+// are inserted into rowcast.stored. The function rowcast.fault is STABLE, so PostgreSQL calls it only where a query
+// reads data.
 func faulty(t *testing.T, conn *pgx.Conn) {
 	t.Helper()
 	exec(t, conn, `CREATE SEQUENCE rowcast.tries MINVALUE 0`)
@@ -145,9 +146,9 @@ func TestRowsThatTheTableShouldRefuse(t *testing.T) {
 	}, 3)
 }
 
-// If reading a row fails for another cause than the row, the row does not count as unreadable. The listener reads it
-// again, if necessary in another session.
-func TestErrorsThatAreNoRowsFault(t *testing.T) {
+// If reading a row fails, but not because of the row itself, the row does not count as unreadable. The listener reads
+// the row again, if necessary in another session.
+func TestErrorsNotCausedByARow(t *testing.T) {
 	t.Parallel()
 	for _, state := range []string{"42501", "55P03", "57P01", "57014", "53200"} {
 		t.Run(state, func(t *testing.T) {
@@ -182,7 +183,7 @@ func TestLockWhileARowIsRead(t *testing.T) {
 	sessions := r.Stats.Sessions.Load()
 	for deadline := time.Now().Add(patience); r.Connected() && r.Stats.Sessions.Load() == sessions; {
 		if time.Now().After(deadline) {
-			t.Fatal("waited for the end of the session, whose statement waits for a lock")
+			t.Fatalf("waited %v for the end of the session, whose statement waits for a lock", patience)
 		}
 		time.Sleep(time.Millisecond)
 	}

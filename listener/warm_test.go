@@ -101,7 +101,7 @@ func TestWarmingOutlivesTheSession(t *testing.T) {
 		t.Fatalf("%d rows were delivered and %d sessions broke, want %d rows and a broken session", len(r.read), r.Failures.Of("fetch").Total, rows)
 	}
 	if len(early) > 0 {
-		t.Errorf("batches did not report warming after %v of %d rows", early, rows)
+		t.Errorf("batches came without Warming after %v of %d rows, want Warming until all rows have been read", early, rows)
 	}
 }
 

@@ -30,7 +30,8 @@ func TestWritersDoNotWaitForEachOther(t *testing.T) {
 		t.Fatal(err)
 	}
 	const writers, length = 16, 2 * time.Second
-	// The first hubs do not poll because of waiting writers, so commits run one at a time, about 50 a second.
+	// With an infinite Busy, waiting writers do not make the first hubs poll. So commits run one at a time, about 50 a
+	// second.
 	var hubs []*reader
 	for range 2 {
 		hubs = append(hubs, listen(t, dsn, func(l *listener.Listener) { l.Busy = math.Inf(1) }))
