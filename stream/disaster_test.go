@@ -106,7 +106,8 @@ func killAll(t *testing.T, server *cluster.Cluster, _ int) {
 	}
 }
 
-// cleanRestart returns a disaster in which a server restarts, loses nothing and keeps its epoch.
+// cleanRestart returns a disaster in which a server restarts and loses nothing. The token in rowcast.epoch does not
+// change. Another epoch begins nevertheless, because the start time of the server changes.
 func cleanRestart(t *testing.T) *disaster {
 	t.Helper()
 	server := migrated(t)
@@ -116,7 +117,7 @@ func cleanRestart(t *testing.T) *disaster {
 			t.Fatal(err)
 		}
 		if now := epochToken(t, server.DSN("postgres")); now != before {
-			t.Errorf("the token of the epoch is %s, want %s as before", now, before)
+			t.Errorf("the token in rowcast.epoch is %s, want %s as before", now, before)
 		}
 	}}
 }
@@ -124,7 +125,8 @@ func cleanRestart(t *testing.T) *disaster {
 // unreachable is returned in place of a token when the server does not answer.
 const unreachable = "unreachable"
 
-// epochToken returns the token of the epoch. The token is empty if no epoch has begun since the server recovered.
+// epochToken returns the token in rowcast.epoch. It is empty if no hub has connected since the server recovered from a
+// crash.
 func epochToken(t *testing.T, dsn string) (token string) {
 	conn, err := pgx.Connect(dbtest.Context(t), dsn)
 	if err != nil {

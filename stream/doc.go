@@ -13,13 +13,15 @@
 //
 //   - A cursor describes which rows a client has received. Each event of a row has a cursor as its id. See package
 //     rowcast/listener/cursor.
+//   - The anchor of a cursor is a row of the highest transaction that the cursor has seen. A cursor of an earlier epoch is
+//     valid if its anchor still exists.
 //   - A stream is joining while it sends the events that its client has missed since the client's cursor. After that it
 //     is live and receives events as they are published.
 //   - The memory of a Hub holds the events of recent rows, so that most clients resume without a query.
 //   - The backlog of a stream holds pending events: they have been published, and the client has not accepted them.
 //   - An epoch is a stretch of the server's history without a restart, crash recovery, failover or restore. Within an
 //     epoch, the server loses no committed row.
-//   - A frame is an encoded event. A run is one or more frames for the same streams, which are written together.
+//   - A frame is an encoded event. A run is one or more frames that are written together to the same streams.
 //   - A lease records when the grant of a stream ends.
 //
 // [Hub.Run] is one goroutine. It sends heartbeats and ends the streams whose grants have expired. On Linux, one

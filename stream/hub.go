@@ -184,7 +184,7 @@ func setDefault[T comparable](field *T, value T) {
 
 // Publish sends the rows of a batch to the live streams of their recipients. The batches must be published in order.
 // The first one sets the cursor after which the Hub keeps recent events. The Hub accepts clients once a batch that is
-// not Warming has been published.
+// not [feed.Batch.Warming] has been published.
 func (h *Hub) Publish(b feed.Batch) {
 	h.init()
 	frames := make([]*frame, len(b.Rows))

@@ -13,7 +13,7 @@ import (
 )
 
 // The memory uses about as much of the heap as its limit says, for small and large events, for few and many recipients,
-// and for cursors that list none or many transactions in flight. Not parallel: it measures the heap.
+// and whether cursors list no transactions in flight or many. Not parallel: it measures the heap.
 func TestMemoryCountsTheHeap(t *testing.T) {
 	const limit, slack = 8 << 20, 256 << 10
 	for _, tt := range []struct {

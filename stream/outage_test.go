@@ -45,7 +45,7 @@ func TestTheDatabaseStopsAndStarts(t *testing.T) {
 		insert(t, connect(t, dsn), "alice", "after it was "+way)
 		connected.wantData(quote("after it was " + way))
 		rows++
-		// The cursor is still valid, although a crash begins another epoch.
+		// The cursor is still valid, although each restart and each crash begins another epoch.
 		c := resume(t, s, last, "alice")
 		c.hello()
 		c.wantData(quote("after it was " + way))

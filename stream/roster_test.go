@@ -132,7 +132,8 @@ func BenchmarkLargeGroup(b *testing.B) {
 	}
 }
 
-// A grant that names everyone as its user or as a group has no effect: its stream receives each event once.
+// A grant may name everyone as its user or as a group. The stream then receives each event for everyone once, and no
+// event for another recipient.
 func TestAGrantForEveryone(t *testing.T) {
 	t.Parallel()
 	f := serveFeed(t)
