@@ -29,7 +29,7 @@ func TestTextOfDataIsBounded(t *testing.T) {
 	compressed := func(name, data string) string {
 		run(t, conn, "CREATE TABLE "+name+" AS SELECT "+data+" AS data")
 		if got := text(t, conn, "SELECT (pg_column_size(data #> '{}') > 40 * pg_column_size(data))::text FROM "+name); got != "true" {
-			t.Fatalf("the data of %s is not compressed to less than a fortieth of its size", name)
+			t.Fatalf("the compressed data of %s has a fortieth of the size or more, want less", name)
 		}
 		return "(SELECT data FROM " + name + ")"
 	}
@@ -168,8 +168,8 @@ func TestEncodingsWithoutConversionAreRefused(t *testing.T) {
 	}
 }
 
-// Migrate and the printed script fail if another role owns the schema, or a table or function in it. Otherwise that role
-// could make a superuser who runs them execute its code.
+// Migrate and the printed script fail if another role owns the schema, or a table or function in it. Otherwise that
+// role could make a superuser who runs them execute its code.
 func TestMigrateRefusesASchemaOfAnotherRole(t *testing.T) {
 	t.Parallel()
 	for name, trap := range map[string]func(role string) string{
@@ -280,7 +280,7 @@ func TestMigrateKeepsRowsThatViolateNewConstraints(t *testing.T) {
 	run(t, conn, "INSERT INTO rowcast.notifications (data, xid) VALUES ('1', (pg_current_xact_id()::text::bigint + 1000000)::text::xid8)")
 	run(t, conn, "UPDATE rowcast.history SET system_identifier = 7, horizon = '999999999999'") // as if the table were restored
 	if from, _, err := sql.Migrate(dbtest.Context(t), dsn); err != nil || from != 2 {
-		t.Fatalf("Migrate: got version %d before, %v, want version 2", from, err)
+		t.Fatalf("Migrate: found version %d, %v, want 2", from, err)
 	}
 	if got := text(t, conn, "SELECT string_agg(xid::text, ' ' ORDER BY id) FROM rowcast.notifications"); got != "1 1" {
 		t.Errorf("restored rows have the transaction numbers %s, want 1 1", got)
@@ -324,7 +324,7 @@ func TestMigrateFillsTruncatedTables(t *testing.T) {
 				}
 				mend()
 				if err := sql.Check(dbtest.Context(t), conn); err != nil {
-					t.Errorf("Check afterwards: %v", err)
+					t.Errorf("Check after the repair: got %v, want no error", err)
 				}
 				run(t, conn, "INSERT INTO rowcast.notifications (recipient, data) VALUES ('alice', '1')")
 			}
@@ -348,10 +348,10 @@ func TestMigrateRecognizesACopyWithoutRows(t *testing.T) {
 				t.Fatalf("psql: %v\n%s", err, out)
 			}
 			if from, _, err := sql.Migrate(dbtest.Context(t), copied); err != nil || from != int64(version) {
-				t.Errorf("found version %d, %v, want %d", from, err, version)
+				t.Errorf("Migrate: found version %d, %v, want %d", from, err, version)
 			}
 			if err := sql.Check(dbtest.Context(t), connect(t, copied)); err != nil {
-				t.Errorf("Check after Migrate: %v", err)
+				t.Errorf("Check after Migrate: got %v, want no error", err)
 			}
 		})
 	}

@@ -78,9 +78,9 @@ func compileNodeClients(t *testing.T, node string) string {
 	return dir
 }
 
-// withSnippet puts the code of README.md into a program. It returns the program for the rights of an app, and the program
-// for the rights of a sender. The paragraphs of a snippet are: the model, if the program has a place for it; the code for
-// an app; and the code for a sender, if it differs.
+// withSnippet puts the code of README.md into a program. It returns the program for the rights of an app, and the
+// program for the rights of a sender. The paragraphs of a snippet are: the model, if the program has a place for it;
+// the code for an app; and the code for a sender, if it differs.
 func withSnippet(t *testing.T, program, snippet string) (app, sender string) {
 	t.Helper()
 	const model, insert, forSender = "// README: model\n", "// README: insert\n", "// With the rights of a sender"
@@ -91,7 +91,7 @@ func withSnippet(t *testing.T, program, snippet string) (app, sender string) {
 	}
 	if strings.Count(program, insert) != 1 || len(paragraphs) == 0 || len(paragraphs) > 2 ||
 		len(paragraphs) == 2 && !strings.HasPrefix(paragraphs[1], forSender) {
-		t.Fatalf("a program has no place for this code of README.md:\n%s\nprogram:\n%s", snippet, program)
+		t.Fatalf("want one place for this code of README.md in the program, and one or two paragraphs of code:\n%s\nprogram:\n%s", snippet, program)
 	}
 	return strings.Replace(program, insert, paragraphs[0], 1), strings.Replace(program, insert, paragraphs[len(paragraphs)-1], 1)
 }
@@ -114,7 +114,7 @@ func generatePrisma(t *testing.T, node, dir string) {
 		node, "node_modules/prisma/build/index.js", "generate", "--no-hints")
 }
 
-// runNodeClient runs a program with a role.
+// runNodeClient runs a program that connects as a role. rights, app or sender, tells the program what the role may do.
 func runNodeClient(t *testing.T, conn *pgx.Conn, role, rights, node, program string) {
 	t.Helper()
 	run(t, conn, "ALTER ROLE "+pgx.Identifier{role}.Sanitize()+" LOGIN")
@@ -125,8 +125,8 @@ func runNodeClient(t *testing.T, conn *pgx.Conn, role, rights, node, program str
 	}, node, program)
 }
 
-// inNode runs a program in a directory. The environment of the test could have settings of PostgreSQL and Node, so the
-// program gets only the path and the given variables.
+// inNode runs Node in a directory. The environment of the test could have settings of PostgreSQL and Node, so the
+// program gets only PATH, HOME and the given variables.
 func inNode(t *testing.T, dir string, env []string, node string, arguments ...string) {
 	t.Helper()
 	command := exec.CommandContext(dbtest.Context(t), node, arguments...)

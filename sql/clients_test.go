@@ -15,7 +15,7 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// The programs in these directories insert notifications with the clients of README.md.
+// The programs in these directories insert notifications with the client libraries that README.md shows.
 const (
 	goDir     = "../.ci/clients/go"
 	debianDir = "../.ci/clients/debian"
@@ -78,7 +78,8 @@ func TestDebianClients(t *testing.T) {
 	}
 }
 
-// With the include_object of README.md, Alembic leaves the schema alone. Without include_object, Alembic would drop the tables.
+// With the include_object of README.md, Alembic leaves the schema alone. Without include_object, Alembic would drop the
+// tables.
 func TestAlembicLeavesTheSchemaAlone(t *testing.T) {
 	t.Parallel()
 	python := dbtest.Interpreter(t, "/usr/bin/python3", "import alembic, psycopg2", "alembic python3-psycopg2")
@@ -119,7 +120,7 @@ func TestDumpAsAnApp(t *testing.T) {
 	run(t, conn, "CREATE TABLE public.orders (id int)")
 	run(t, conn, "ALTER TABLE public.orders OWNER TO "+role)
 	if out := runClient(t, conn, app, "app", pgDump, "-N", "rowcast"); !strings.Contains(out, "orders") || strings.Contains(out, "rowcast.") {
-		t.Errorf("pg_dump -N rowcast: got %s, want orders alone", out)
+		t.Errorf("pg_dump -N rowcast: got %s, want only the table orders", out)
 	}
 	server := conn.Config()
 	command := exec.CommandContext(dbtest.Context(t), pgDump, "-h", server.Host, "-p", strconv.Itoa(int(server.Port)), "-U", app, server.Database)

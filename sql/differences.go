@@ -12,16 +12,16 @@ import (
 
 // A Difference is an object of the schema that is not as [Migrate] installs it.
 type Difference struct {
-	// Kind is table, column, not null, default, identity, sequence, constraint, index, valid, function, trigger, enabled,
-	// rule, owner or grant.
+	// Kind is table, column, not null, default, identity, sequence, constraint, index, valid, function, trigger,
+	// enabled, rule, owner or grant.
 	Kind   string
 	Object string // the kind of the object and its name
 	What   string // what is wrong, such as "is missing"
 	// Mend is SQL that makes the object as Migrate installs it: one statement, or a few that belong together. It never
-	// deletes rows. It is empty if no statement can mend the object, because a table or column is missing. It is also empty
-	// for a trigger, rule, constraint or index that rowcast did not install, because somebody may need it.
+	// deletes rows. It is empty if no statement can mend the object, because a table or column is missing. It is also
+	// empty for a trigger, rule, constraint or index that rowcast did not install, because somebody may need it.
 	Mend string
-	// Minor reports that delivery works in spite of the difference.
+	// Minor reports whether delivery works in spite of the difference.
 	Minor bool
 }
 
@@ -29,8 +29,8 @@ type Difference struct {
 func (d Difference) String() string { return d.Object + " " + d.What }
 
 // Differences compares each object of the schema with what [Migrate] installs. The schema must have [Version], and the
-// search_path must be pg_catalog. The role of db needs no rights on the schema. Objects that rowcast did not install are
-// ignored, unless they can change or refuse rows of its tables.
+// search_path must be pg_catalog. The role of db needs no rights on the schema. Objects that rowcast did not install
+// are ignored, unless they can change or refuse rows of its tables.
 func Differences(ctx context.Context, db rowsQuerier) ([]Difference, error) {
 	var encoding string
 	if err := db.QueryRow(ctx, "SELECT current_setting('server_encoding')").Scan(&encoding); err != nil {
@@ -127,8 +127,8 @@ func stranger(o object, found map[string]string) (d Difference, harmful bool) {
 	return d, false
 }
 
-// refusing matches the definition of an index that can refuse rows: a unique index, or a B-tree with an expression, which
-// can fail, or with the column data, which can be too long for the index.
+// refusing matches the definition of an index that can refuse rows: a unique index, or a B-tree with an expression,
+// which can fail, or with the column data, which can be too long for the index.
 var refusing = regexp.MustCompile(`^CREATE UNIQUE |USING btree (?:\([^)]*\(|.*\bdata\b)`)
 
 // impliedBy reports whether an object is missing only because its table, column, index or trigger is missing, which is
@@ -250,8 +250,8 @@ const renumber = advance + `;
 UPDATE rowcast.notifications older SET id = DEFAULT WHERE EXISTS (SELECT FROM rowcast.notifications newer WHERE newer.id = older.id AND (newer.xid, newer.ctid) > (older.xid, older.ctid));
 `
 
-// mendConstraint returns the statement that adds or replaces a constraint. For the primary key of notifications, it first
-// returns the statements that make the ids unique. A new CHECK is NOT VALID, so existing rows may violate it.
+// mendConstraint returns the statement that adds or replaces a constraint. For the primary key of notifications, it
+// first returns the statements that make the ids unique. A new CHECK is NOT VALID, so existing rows may violate it.
 func mendConstraint(want object, exists bool, table string) string {
 	drop, valid := "", ""
 	if want.name == "notifications.notifications_pkey" {
@@ -271,8 +271,8 @@ func isOfInbox(o object) bool {
 	return o.kind == "table" && o.name == "inbox_users" || o.kind == "function" && o.name == "inbox_version()"
 }
 
-// mendFunction returns the statements that create or replace a function. PostgreSQL lets every role call a new function.
-// For a new function of the inbox, a second statement revokes this right.
+// mendFunction returns the statements that create or replace a function. PostgreSQL lets every role call a new
+// function. For a new function of the inbox, a second statement revokes this right.
 func mendFunction(want object, exists bool) string {
 	if exists || !strings.HasPrefix(want.name, "inbox") {
 		return want.value + ";"
@@ -298,8 +298,8 @@ func mendTrigger(want object, exists bool, table string) string {
 	return create
 }
 
-// strangeOwners is a query for objects whose owner is not the owner of the schema and not a superuser. It leaves out the
-// trigger functions of watched tables, because each belongs to the owner of its table.
+// strangeOwners is a query for objects whose owner is not the owner of the schema and not a superuser. It leaves out
+// the trigger functions of watched tables, because each belongs to the owner of its table.
 const strangeOwners = `SELECT 'owner', object, format('belongs to the role %I, and the schema to %I', pg_get_userbyid(owner), pg_get_userbyid(nspowner)),
 		format('ALTER %s OWNER TO %I;', object, pg_get_userbyid(nspowner)), false
 	FROM pg_namespace home, LATERAL (
@@ -318,8 +318,8 @@ const publicGrants = `SELECT 'grant', format('TABLE rowcast.%I', relname),
 	FROM pg_class, aclexplode(relacl) WHERE relnamespace = to_regnamespace('rowcast') AND relkind = 'r' AND grantee = 0
 	GROUP BY relname ORDER BY relname`
 
-// publicFunctions is a query for functions of the inbox that every role may call. With them, a role could read the rows of
-// all users.
+// publicFunctions is a query for functions of the inbox that every role may call. With them, a role could read the rows
+// of all users.
 const publicFunctions = `SELECT 'grant', format('FUNCTION rowcast.%I(%s)', proname, pg_get_function_identity_arguments(oid)),
 		'can be called by PUBLIC, that is by every role',
 		format('REVOKE ALL ON FUNCTION rowcast.%I(%s) FROM PUBLIC;', proname, pg_get_function_identity_arguments(oid)), true

@@ -10,8 +10,8 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// Each broken schema has one difference. If a column differs, its constraints may differ too. The statements of the first
-// difference, if it has any, mend the schema, and existing rows remain.
+// Each broken schema has one difference. If a column differs, its constraints may differ too. The statements of the
+// first difference, if it has any, mend the schema, and existing rows remain.
 func TestDifferences(t *testing.T) {
 	t.Parallel()
 	const table = "ALTER TABLE rowcast.notifications "

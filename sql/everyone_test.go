@@ -27,12 +27,12 @@ func beforeEveryone(t *testing.T) (dsn string, conn *pgx.Conn) {
 func migrateEveryone(t *testing.T, dsn string) {
 	t.Helper()
 	if from, _, err := sql.Migrate(dbtest.Context(t), dsn); err != nil || from != 3 {
-		t.Fatalf("Migrate: got version %d before, %v, want version 3", from, err)
+		t.Fatalf("Migrate: found version %d, %v, want 3", from, err)
 	}
 }
 
-// Migration 4 turns the recipient NULL into '*'. Rows of a user with the id '*' are not sent to everyone. The table then
-// refuses rows without a recipient.
+// Migration 4 turns the recipient NULL into '*'. Rows of a user with the id '*' are not sent to everyone. The table
+// then refuses rows without a recipient.
 func TestMigrateNamesEveryone(t *testing.T) {
 	t.Parallel()
 	dsn, conn := beforeEveryone(t)
@@ -151,8 +151,8 @@ func TestMigrateKeepsInvalidRowsForEveryone(t *testing.T) {
 	}
 }
 
-// Rows whose numbers this server had not assigned when they were written are never sent. Migration 4 changes rows, and
-// must not make such rows look as if this server had assigned their numbers.
+// A row is never sent if this server had not yet assigned its transaction number when the row was written. Migration 4
+// changes rows, and must not make such a row look as if this server had assigned the number.
 func TestMigrateDoesNotSendForgedRows(t *testing.T) {
 	t.Parallel()
 	dsn, conn := beforeEveryone(t)
@@ -170,8 +170,8 @@ func TestMigrateDoesNotSendForgedRows(t *testing.T) {
 	}
 }
 
-// In a table that was restored from another server, all restored rows get the number 1 if one of them has a number that
-// this server had not assigned. Rows that were written here keep their numbers.
+// In a table that was restored from another server, all restored rows get the transaction number 1 if one of them has a
+// number that this server had not assigned. Rows that were written on this server keep their numbers.
 func TestMigrateEveryoneInARestoredTable(t *testing.T) {
 	t.Parallel()
 	dsn, conn := beforeEveryone(t)
@@ -186,7 +186,7 @@ func TestMigrateEveryoneInARestoredTable(t *testing.T) {
 	migrateEveryone(t, dsn)
 	const numbers = "SELECT string_agg((xid = '1')::text, ' ' ORDER BY id) FROM rowcast.notifications"
 	if got := text(t, conn, numbers); got != "true true false" {
-		t.Errorf("the rows have the number 1: %s, want true true false", got)
+		t.Errorf("whether each row has the number 1: got %s, want true true false", got)
 	}
 	if err := sql.Check(dbtest.Context(t), conn); err != nil {
 		t.Error(err)
@@ -212,8 +212,8 @@ func TestEarlierHubsCannotReadAfterwards(t *testing.T) {
 	}
 }
 
-// Migration 4 changes two tables. A hub locks them in the opposite order, which can cause a deadlock. The migration then waits
-// until the hub has finished, and succeeds.
+// Migration 4 changes two tables. A hub locks them in the opposite order, which can cause a deadlock. The migration
+// then waits until the hub has finished, and succeeds.
 func TestMigrateRetriesAfterADeadlock(t *testing.T) {
 	t.Parallel()
 	dsn, conn := beforeEveryone(t)

@@ -18,7 +18,7 @@ import (
 const frameworksDir = "../.ci/frameworks"
 
 // Django installs the schema by a migration, in the database of the app and in the test database. The tests of the app
-// show what remains of the rows that they insert. When Django runs the migration again, it finds the schema.
+// check which of their rows remain after a test. When Django runs the migration again, the schema is already there.
 func TestDjangoTestDatabase(t *testing.T) {
 	t.Parallel()
 	python := dbtest.Interpreter(t, "/usr/bin/python3", "import django, psycopg2", "python3-django python3-psycopg2")
@@ -59,8 +59,8 @@ func TestRailsTestDatabase(t *testing.T) {
 	}
 }
 
-// Laravel installs the schema by a migration, also when RefreshDatabase runs it again. The program of the app checks what
-// remains after a test and after a truncation of all tables.
+// Laravel installs the schema by a migration, also when RefreshDatabase runs it again. The program of the app checks
+// what remains after a test and after a truncation of all tables.
 func TestLaravelTestDatabase(t *testing.T) {
 	t.Parallel()
 	load := `error_reporting(E_ALL & ~E_DEPRECATED); require "/usr/share/php/Illuminate/autoload.php"; require "/usr/share/php/Doctrine/DBAL/autoload.php";
@@ -86,7 +86,8 @@ func TestPrismaTestDatabase(t *testing.T) {
 		t.Fatal(err)
 	}
 	prisma := func(arguments ...string) string {
-		// Prisma would download its binaries if the environment did not name some. They are not used.
+		// Prisma would download its engines if the environment did not name other files. Prisma does not use these
+		// files.
 		return app.run(append([]string{
 			"env", "PRISMA_SCHEMA_ENGINE_BINARY=" + node, "PRISMA_QUERY_ENGINE_LIBRARY=" + node, "CHECKPOINT_DISABLE=1",
 			"PRISMA_HIDE_UPDATE_MESSAGE=1", "DATABASE_URL=postgresql://unused", node, "node_modules/prisma/build/index.js", "migrate",
@@ -111,7 +112,8 @@ func TestPrismaTestDatabase(t *testing.T) {
 	}
 }
 
-// An app is a copy of a directory of frameworksDir, with an empty database. A role that may create databases owns it.
+// An app is a copy of a directory of frameworksDir, with an empty database. The owner of the database may create
+// others.
 type app struct {
 	t         *testing.T
 	dir, role string

@@ -65,8 +65,8 @@ func (m Migrator) installInbox(ctx context.Context, tx pgx.Tx) error {
 // ErrNoInbox reports that the inbox is not installed.
 var ErrNoInbox = errors.New("the inbox is not installed")
 
-// CheckInbox returns [ErrNoInbox] if the inbox is not installed. It returns an error of PostgreSQL if the current role may
-// not use the inbox. The search_path must be pg_catalog.
+// CheckInbox returns [ErrNoInbox] if the inbox is not installed. It returns an error of PostgreSQL if the current role
+// may not use the inbox. The search_path must be pg_catalog.
 func CheckInbox(ctx context.Context, db querier) error {
 	switch version, err := InstalledInbox(ctx, db); {
 	case err != nil:
@@ -81,9 +81,9 @@ func CheckInbox(ctx context.Context, db querier) error {
 	return nil
 }
 
-// adoptInbox corrects the snapshots of users after a restore. A snapshot from another server could contain rows that this
-// server inserts later. If isRestored is true, the restored rows will get the number 1, and adoptInbox corrects the
-// snapshots of all users. Otherwise, it corrects only snapshots that are ahead of this server.
+// adoptInbox corrects the snapshots of users after a restore. A snapshot from another server could contain rows that
+// this server inserts later. If isRestored is true, the restored rows will get the number 1, and adoptInbox corrects
+// the snapshots of all users. Otherwise, it corrects only snapshots that are ahead of this server.
 //
 // Afterwards, rows for a user that were unread are still unread. Restored rows for groups and everyone are seen and
 // read, unless the user has marked them as unread since the last "all". Restored rows for a user are seen if the user
@@ -113,8 +113,8 @@ const (
 			WHERE NOT rowcast.inbox_is_read(s.read, s.read_version, false, n.xid, u.read, u.read_version, u.visited) /* users */
 		ON CONFLICT (recipient, id) DO UPDATE SET read = false, read_version = excluded.read_version`
 
-	// forgetSnapshots replaces snapshots. The snapshot '3:3:' contains the restored rows, whose number is 1, and no row of
-	// this server, because its numbers begin at 3. The snapshot '1:1:' contains nothing.
+	// forgetSnapshots replaces snapshots. The snapshot '3:3:' contains the restored rows, whose number is 1, and no row
+	// of this server, because its numbers begin at 3. The snapshot '1:1:' contains nothing.
 	forgetSnapshots = `UPDATE rowcast.inbox_users u SET version = version + 1, visited = '3:3:', archived = '1:1:',
 		seen = CASE seen::text WHEN '1:1:' THEN seen ELSE '3:3:' END, read = CASE read::text WHEN '1:1:' THEN read ELSE '3:3:' END
 		WHERE true /* users */`

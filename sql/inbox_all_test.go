@@ -33,8 +33,8 @@ func TestInboxAllIsWhatTheListShowed(t *testing.T) {
 	}
 }
 
-// A row that was marked as unread becomes read again if "all" is marked with a list that contains the row. An older list
-// changes only its own rows, and a newer row stays unread.
+// A row that was marked as unread becomes read again if "all" is marked with a list that contains the row. "All" with
+// an older list changes only the rows of that list, and a newer row stays unread.
 func TestInboxUnreadAfterAll(t *testing.T) {
 	t.Parallel()
 	v := alice(t)
@@ -54,13 +54,13 @@ func TestInboxUnreadAfterAll(t *testing.T) {
 			t.Errorf("got version %d, want %d", got.Version, step.wantVersion)
 		}
 		if f, s := v.stateOf(first).read, v.stateOf(second).read; f != step.wantFirst || s != step.wantSecond {
-			t.Errorf("read: got %v, %v, want %v, %v", f, s, step.wantFirst, step.wantSecond)
+			t.Errorf("the first and the second row are read: got %v, %v, want %v, %v", f, s, step.wantFirst, step.wantSecond)
 		}
 	}
 }
 
-// Marking all rows sends no event if no row changes. Otherwise, two devices that mark their lists as seen would send each
-// other events for ever.
+// Marking all rows sends no event if no row changes. Otherwise, two devices that mark their lists as seen would send
+// each other events for ever.
 func TestInboxAllWithoutEffectSendsNoEvent(t *testing.T) {
 	t.Parallel()
 	v := alice(t)
@@ -73,7 +73,7 @@ func TestInboxAllWithoutEffectSendsNoEvent(t *testing.T) {
 			v.markAll(action, v.list().Cursor)
 		}
 		if after := text(t, v.conn, events); after != before {
-			t.Errorf("%s: got %s events, want %s", action, after, before)
+			t.Errorf("after %s without effect: got %s events in total, want %s", action, after, before)
 		}
 	}
 }
@@ -88,30 +88,30 @@ func TestInboxAllStoresNoStates(t *testing.T) {
 	}
 	got := v.markAll("read", v.list().Cursor)
 	if got.Unread != 0 || got.Unseen != 0 {
-		t.Errorf("got %+v, want nothing unread", got)
+		t.Errorf("after all was read: got %+v, want 0 unread and 0 unseen rows", got)
 	}
 	if states := text(t, v.conn, "SELECT count(*)::text FROM rowcast.inbox_states"); states != "0" {
-		t.Errorf("got %s states, want none", states)
+		t.Errorf("got %s rows in inbox_states, want none", states)
 	}
 }
 
-// The cursor of an event can be in the middle of a transaction. "All" up to this cursor marks the rows of the transaction
-// up to the event, and no later ones.
+// The cursor of an event can be in the middle of a transaction. "All" up to this cursor marks the rows of the
+// transaction up to the event, and no later ones.
 func TestInboxAllUpToAnEvent(t *testing.T) {
 	t.Parallel()
 	v := alice(t)
 	run(t, v.conn, "BEGIN")
 	before := send(t, v.conn, "alice")
-	cursor := text(t, v.conn, "SELECT rowcast.cursor()") // contains the rows so far of its own transaction
+	cursor := text(t, v.conn, "SELECT rowcast.cursor()") // has seen the row that this transaction has inserted
 	after := send(t, v.conn, "alice")
 	run(t, v.conn, "COMMIT")
 	undo := v.markAll("read", cursor).Undo
 	if b, a := v.stateOf(before), v.stateOf(after); !b.read || a.read {
-		t.Errorf("got %+v before the event and %+v after it, want only the first one read", b, a)
+		t.Errorf("got %+v before the event and %+v after it, want that only the row before the event is read", b, a)
 	}
 	v.undo(undo)
 	if b := v.stateOf(before); b.read || !b.seen {
-		t.Errorf("after undo: got %+v, want unread", b)
+		t.Errorf("after undo: got %+v, want a row that is seen and not read", b)
 	}
 }
 
@@ -131,7 +131,7 @@ func TestInboxUndo(t *testing.T) {
 				} else {
 					change = v.mark(action, changed, again, kept)
 				}
-				// A device learns the version from the event of the change, and undoes the change by it.
+				// A device learns the version from the event of the change, and passes it to undo.
 				if version := strconv.FormatInt(change.Version, 10); change.Undo == nil || *change.Undo != version {
 					t.Errorf("got the change %+v, want %s as its undo", change, version)
 				}
@@ -160,8 +160,8 @@ func TestInboxUndo(t *testing.T) {
 	}
 }
 
-// "All" cannot be undone after another "all" with the same action. The last ten changes of a user can be undone, and older
-// ones cannot.
+// "All" cannot be undone after another "all" with the same action. The last ten changes of a user can be undone, and
+// older ones cannot.
 func TestInboxUndoIsBounded(t *testing.T) {
 	t.Parallel()
 	v := alice(t)
@@ -170,25 +170,25 @@ func TestInboxUndoIsBounded(t *testing.T) {
 	send(t, v.conn, "alice")
 	newer := v.markAll("read", v.list().Cursor)
 	if got := v.undo(older.Undo); got.Undone || got.Unread != 0 {
-		t.Errorf("undo of the older one: got %+v, want that nothing is undone", got)
+		t.Errorf("undo of the older \"all\": got %+v, want that nothing is undone", got)
 	}
 	if got := v.undo(newer.Undo); !got.Undone || got.Unread != 1 {
-		t.Errorf("undo of the newer one: got %+v, want 1 unread", got)
+		t.Errorf("undo of the newer \"all\": got %+v, want 1 unread row", got)
 	}
 	var changes []inboxChange
 	for range 11 {
 		changes = append(changes, v.mark("archive", send(t, v.conn, "alice")))
 	}
 	if first, second := v.undo(changes[0].Undo), v.undo(changes[1].Undo); first.Undone || !second.Undone {
-		t.Errorf("got %+v and %+v, want that only the last ten can be undone", first, second)
+		t.Errorf("undo of the first and the second of 11 changes: got %+v and %+v, want that only the second is undone", first, second)
 	}
 	if got := text(t, v.conn, "SELECT count(*)::text FROM rowcast.inbox_changes"); got != "9" {
 		t.Errorf("got %s stored changes, want 9", got)
 	}
 }
 
-// The pages of a list contain each row once, although rows arrive and are deleted between the pages, and some rows have the
-// same time and transaction.
+// The pages of a list contain each row once, although rows arrive and are deleted between the pages, and some rows have
+// the same time and transaction.
 func TestInboxPages(t *testing.T) {
 	t.Parallel()
 	v := alice(t)
@@ -216,8 +216,8 @@ func TestInboxPages(t *testing.T) {
 	}
 }
 
-// A page reads a limited number of rows. If most of them are archived, the page has few items or none, but the following
-// pages still reach the oldest row.
+// A page reads a limited number of rows. If most of them are archived, the page has few items or none, but the
+// following pages still reach the oldest row.
 func TestInboxPagesOfArchivedRows(t *testing.T) {
 	t.Parallel()
 	v := alice(t)
@@ -259,7 +259,7 @@ func TestInboxRefusesCursorsOfUnseenRows(t *testing.T) {
 	const all = "SELECT rowcast.inbox_mark('alice', 'read', up_to => $1)"
 	_, err = reader.Exec(dbtest.Context(t), all, cursor)
 	if failure, ok := errors.AsType[*pgconn.PgError](err); !ok || failure.Code != "55000" {
-		t.Errorf("in an older snapshot: got %v, want 55000", err)
+		t.Errorf("in an older snapshot: got %v, want SQLSTATE 55000", err)
 	}
 	run(t, reader, "ROLLBACK")
 	if _, err := reader.Exec(dbtest.Context(t), all, cursor); err != nil {
@@ -270,8 +270,8 @@ func TestInboxRefusesCursorsOfUnseenRows(t *testing.T) {
 	}
 }
 
-// Invalid arguments have clear errors. Cursors of another history, and cursors that are ahead of the database, are refused
-// and change nothing.
+// Invalid arguments are refused with errors that say what is wrong. Cursors of another history, and cursors that are
+// ahead of the database, are refused, too.
 func TestInboxRefuses(t *testing.T) {
 	t.Parallel()
 	v := alice(t)
@@ -322,12 +322,12 @@ func TestInboxRefuses(t *testing.T) {
 		_, err := v.conn.Exec(dbtest.Context(t), tt.query)
 		failure, _ := errors.AsType[*pgconn.PgError](err)
 		if tt.code == "" && err != nil || tt.code != "" && (failure == nil || failure.Code != tt.code || !strings.Contains(failure.Message, tt.want)) {
-			t.Errorf("%s: got %v, want %s %s", tt.query, err, tt.code, tt.want)
+			t.Errorf("%s: got %v, want SQLSTATE %q and the message %q (no error if empty)", tt.query, err, tt.code, tt.want)
 		}
 		run(t, v.conn, "ROLLBACK")
 	}
 	if got := v.stateOf(id); got != (rowState{}) {
-		t.Errorf("got %+v, want unseen", got)
+		t.Errorf("after all calls were rolled back: got %+v, want a row that is not seen, read or archived", got)
 	}
 }
 
@@ -340,12 +340,12 @@ func TestInboxCursorOfAnEarlierEpoch(t *testing.T) {
 	run(t, v.conn, "UPDATE rowcast.epoch SET token = gen_random_uuid(); INSERT INTO rowcast.epoch DEFAULT VALUES ON CONFLICT DO NOTHING")
 	v.markAll("read", cursor)
 	if got := v.stateOf(id); !got.read {
-		t.Errorf("got %+v, want read", got)
+		t.Errorf("got %+v, want a row that is read", got)
 	}
 }
 
-// The roles of apps and hubs may call the functions of the inbox, but may not use its tables or internal functions. The role
-// of a sender may not call the functions.
+// The roles of apps and hubs may call the functions of the inbox, but may not use its tables or internal functions. The
+// role of a sender may not call the functions.
 func TestInboxRights(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Inbox(t)
@@ -366,8 +366,8 @@ func TestInboxRights(t *testing.T) {
 	wantForbidden(t, conn, "SELECT rowcast.inbox('bob')", "SELECT rowcast.inbox_mark('bob', 'read', ids => '{1}')", "SELECT rowcast.inbox_undo('bob', '1')")
 }
 
-// The list and the counts are of one snapshot, although the function runs several statements while another connection
-// changes the inbox.
+// The list and the counts are read with one snapshot, although the function runs several statements while another
+// connection changes the inbox.
 func TestInboxIsOneSnapshot(t *testing.T) {
 	t.Parallel()
 	v := alice(t)

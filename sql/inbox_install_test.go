@@ -23,8 +23,8 @@ func inboxVersion(t *testing.T, conn *pgx.Conn) int64 {
 	return version
 }
 
-// Migrate and the printed script install the inbox only if they are asked to. They do not change an installed inbox, even
-// after a test suite has truncated all tables. Both create the same schema.
+// Migrate and the printed script install the inbox only if they are asked to. They do not change an installed inbox,
+// even after a test suite has truncated all tables. Both create the same schema.
 func TestInboxIsInstalledOnDemand(t *testing.T) {
 	t.Parallel()
 	psql, pgDump := dbtest.Client(t, "psql"), dbtest.Client(t, "pg_dump")
@@ -51,7 +51,7 @@ func TestInboxIsInstalledOnDemand(t *testing.T) {
 		for _, inbox := range []bool{true, true, false} {
 			tt.install(inbox)
 			if got := inboxVersion(t, conn); got != sql.InboxVersion() {
-				t.Errorf("got version %d, want %d", got, sql.InboxVersion())
+				t.Errorf("got version %d of the inbox, want %d", got, sql.InboxVersion())
 			}
 			run(t, conn, `TRUNCATE rowcast.notifications, rowcast.history, rowcast.epoch, rowcast.migrations, rowcast.inbox_users,
 				rowcast.inbox_states, rowcast.inbox_changes`)
@@ -63,8 +63,8 @@ func TestInboxIsInstalledOnDemand(t *testing.T) {
 	}
 }
 
-// The inbox does not make an INSERT slower: it adds no index, constraint or column to the table, and no trigger for INSERT
-// or UPDATE.
+// The inbox does not make an INSERT slower: it adds no index, constraint or column to the table, and no trigger for
+// INSERT or UPDATE.
 func TestInboxCostsInsertsNothing(t *testing.T) {
 	t.Parallel()
 	const costs = `SELECT concat_ws(' ',
@@ -127,8 +127,8 @@ func eventsOf(t *testing.T, conn *pgx.Conn) (events []string) {
 	return events
 }
 
-// Each change that has an effect sends one event to the streams of the user. In the recipient of the event, a long name is
-// replaced by its hash.
+// Each change that has an effect sends one event to the streams of the user. In the recipient of the event, a long name
+// is replaced by its hash.
 func TestInboxChangesSendEvents(t *testing.T) {
 	t.Parallel()
 	v := alice(t)
@@ -153,8 +153,8 @@ func TestInboxChangesSendEvents(t *testing.T) {
 	}
 }
 
-// A deleted row is no longer in the list and the counts, and its states are removed. Its recipient gets an event, unless
-// retention has deleted the row.
+// A deleted row is no longer in the list and the counts, and its states are removed. Its recipient gets an event,
+// unless retention has deleted the row.
 func TestInboxDeletedRows(t *testing.T) {
 	t.Parallel()
 	v := alice(t)
@@ -185,8 +185,8 @@ func TestInboxDeletedRows(t *testing.T) {
 	}
 }
 
-// If a statement deletes more than 1,000 rows of one recipient, or rows of more than 1,000 recipients, one event asks the
-// pages to load the list again.
+// If a statement deletes more than 1,000 rows of one recipient, or rows of more than 1,000 recipients, one event asks
+// the pages to load the list again.
 func TestInboxManyDeletedRows(t *testing.T) {
 	t.Parallel()
 	v := alice(t)
@@ -199,8 +199,8 @@ func TestInboxManyDeletedRows(t *testing.T) {
 	}
 }
 
-// Test suites empty the table, alone or together with the tables of the inbox. This removes the states of the rows, so a new
-// row is unread, even if it gets the id of a row that was read.
+// Some test suites empty rowcast.notifications, alone or together with the tables of the inbox. This removes the states
+// of the rows, so a new row is unread, even if it gets the id of a row that was read.
 func TestInboxTruncate(t *testing.T) {
 	t.Parallel()
 	v := alice(t)
@@ -254,7 +254,7 @@ func TestInboxLeavesOutLongData(t *testing.T) {
 	}
 }
 
-// After a restore on another server, the transaction numbers in the snapshots are not those of this server. Unread rows of
+// After a restore on another server, the snapshots contain transaction numbers of the earlier server. Unread rows of
 // the user stay unread, and so do the rows that this server inserts later.
 func TestInboxAfterARestore(t *testing.T) {
 	t.Parallel()

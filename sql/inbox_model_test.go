@@ -45,7 +45,7 @@ type modelChange struct {
 
 // A modelOp is an operation of a device.
 type modelOp struct {
-	action string // of inbox_mark, or undo
+	action string // an action of inbox_mark(), or "undo"
 	ids    []int64
 	byAll  bool
 	undo   int64
@@ -239,8 +239,9 @@ func write(t *testing.T, conns []*pgx.Conn, random *rand.Rand, rows int) {
 	}
 }
 
-// Several devices do random operations at the same time, while transactions insert rows. The versions in the results give
-// the order of the operations. Each list and its counts must equal those of the model at the version of the list.
+// Several devices do random operations at the same time, while transactions insert rows. The versions in the results
+// give the order of the operations. Each list and its counts must equal the rows and the counts of the model at the
+// version of the list.
 func TestInboxModel(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(8) {
@@ -313,7 +314,8 @@ func checkModel(t *testing.T, m *inboxModel, devices []*modelDevice) {
 // the operations has set this version, and the others have changed nothing. No operation has set version 0. advance
 // returns nil if the results cannot be explained in this way.
 func (m *inboxModel) advance(now []modelOp, version int64) *inboxModel {
-	// Undo comes last: an "all" that changes nothing still extends the snapshot of "all", and an undo may then change nothing.
+	// Undo comes last: an "all" that changes nothing still extends the snapshot of "all", and an undo may then change
+	// nothing.
 	slices.SortStableFunc(now, func(a, b modelOp) int { return cmp.Compare(btoi(a.action == "undo"), btoi(b.action == "undo")) })
 	for first := range now {
 		next := m.clone()

@@ -13,8 +13,8 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// fillInbox inserts rows in transactions of 50 rows. One row in 50 is for alice, one in 100 for everyone, one in 100 for a
-// group, and the others are for other users.
+// fillInbox inserts rows in transactions of 50 rows. One row in 50 is for alice, one in 100 for everyone, one in 100
+// for a group, and the others are for other users.
 func fillInbox(tb testing.TB, conn *pgx.Conn, rows int) {
 	tb.Helper()
 	const load = `DO $$ BEGIN FOR i IN 1 .. %d LOOP
@@ -92,15 +92,15 @@ func TestInboxReadsFewBlocks(t *testing.T) {
 				send(t, conn, []string{"bob", "alice"}[i%2])
 				run(t, conn, []string{"COMMIT", "ROLLBACK"}[i/2%2])
 			}
-			v.checkReads("after the transactions have ended", limit+40*count) // some blocks for each transaction that has rows now
+			v.checkReads("after the transactions have ended", limit+40*count) // a call reads some more blocks for each transaction that has rows now
 			v.checkUpdates()
 			v.checkManyStates()
 		})
 	}
 }
 
-// check calls a function several times, because PostgreSQL considers a generic plan from the sixth call on. It fails if a
-// call has read more blocks than the limit. The first call may read more, because it also reads the catalogs.
+// check calls a function several times, because PostgreSQL considers a generic plan from the sixth call on. It fails if
+// a call has read more blocks than the limit. The first call may read more, because it also reads the catalogs.
 func (v visitor) check(when string, limit int, query string, args ...any) {
 	v.t.Helper()
 	for i := range 8 {

@@ -141,9 +141,9 @@ func (p inboxPage) summary() string {
 	return out.String()
 }
 
-// In each state, each operation does what the table in README.md says. This holds for rows of the user, of a group and of
-// everyone, and for states that were set for a single row or for all rows. A repeated operation changes nothing, not even
-// the version.
+// In each state, each operation does what the table in README.md says. This holds for rows of the user, of a group and
+// of everyone, and for states that were set for a single row or for all rows. A repeated operation changes nothing, not
+// even the version.
 func TestInboxStates(t *testing.T) {
 	t.Parallel()
 	text, err := os.ReadFile("README.md")
@@ -206,7 +206,7 @@ func (v visitor) testOperation(operation string, byAll bool, begin rowState, beg
 		v.t.Errorf("%s again: got version %d and undo %v, want version %d and no undo", operation, second.Version, second.Undo, first.Version)
 	}
 	if got := v.stateOf(id); got != want {
-		v.t.Errorf("row for %s in the state %+v (all %v): after %s (all %v) got %+v, want %+v", recipient, begin, beginByAll, operation, byAll, got, want)
+		v.t.Errorf("row for %s in the state %+v (set for all rows: %v): after %s (for all rows: %v) got %+v, want %+v", recipient, begin, beginByAll, operation, byAll, got, want)
 	}
 	v.mark("read", id)
 	v.mark("archive", id)
@@ -227,7 +227,7 @@ func TestInboxKeepsTheFirstTime(t *testing.T) {
 		v.mark(action, id)
 	}
 	if again := text(t, v.conn, times); again != first || !strings.HasPrefix(again, seen) {
-		t.Errorf("got the times %s, %s and %s, want that the first ones stay", seen, first, again)
+		t.Errorf("got the times %q after seen, %q after all operations, and %q after their repetition, want that no time changes", seen, first, again)
 	}
 }
 
@@ -261,8 +261,8 @@ func TestInboxFirstVisit(t *testing.T) {
 	}
 }
 
-// An operation on ids of rows that are for other users or groups has the same result as one on ids that do not exist. It
-// changes nothing.
+// An operation on ids of rows that are for other users or groups has the same result as an operation on ids that do not
+// exist: it changes nothing.
 func TestInboxIgnoresRowsOfOthers(t *testing.T) {
 	t.Parallel()
 	v := alice(t)
@@ -280,7 +280,7 @@ func TestInboxIgnoresRowsOfOthers(t *testing.T) {
 		}
 	}
 	if got, want := v.list().summary(), before.summary(); got != want {
-		t.Errorf("got %s, want %s", got, want)
+		t.Errorf("after the operations: got the list %s, want %s", got, want)
 	}
 	if got := text(t, v.conn, "SELECT count(*)::text FROM rowcast.inbox_states"); got != "0" {
 		t.Errorf("got %s stored states, want 0", got)

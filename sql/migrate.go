@@ -102,7 +102,8 @@ func (m Migrator) Migrate(ctx context.Context) (from, to int64, err error) {
 	return from, to, nil
 }
 
-// connect opens a connection whose statements are not prepared, because some poolers do not support prepared statements.
+// connect opens a connection whose statements are not prepared, because some poolers do not support prepared
+// statements.
 func connect(ctx context.Context, dsn string) (*pgx.Conn, error) {
 	config, err := connstring.Parse(dsn)
 	if err != nil {
@@ -124,8 +125,8 @@ func secured(ctx context.Context, conn *pgx.Conn, change func(pgx.Tx) error) err
 }
 
 const (
-	// lockKey is the key of the advisory lock that makes migrations run one at a time. The session locker of goose
-	// (github.com/pressly/goose), which earlier versions of rowcast used, has the same key.
+	// lockKey is the key of the advisory lock that makes migrations run one at a time. Earlier versions of rowcast used
+	// the session locker of goose (github.com/pressly/goose). It has the same key, so it excludes them, too.
 	lockKey int64 = 4097083626
 
 	lockInterval = 200 * time.Millisecond // the time between two attempts to get the lock
@@ -185,9 +186,9 @@ func holderOf(ctx context.Context, db querier) string {
 	return holder
 }
 
-// prepare checks that the schema can be installed or upgraded, creates it if it does not exist, and returns its version.
-// The table of installed versions can be missing or empty although the schema is installed: in a copy of the schema
-// without rows, or after a test suite has truncated all tables. In that case, prepare fills the table.
+// prepare checks that the schema can be installed or upgraded, creates it if it does not exist, and returns its
+// version. The table of installed versions can be missing or empty although the schema is installed: in a copy of the
+// schema without rows, or after a test suite has truncated all tables. In that case, prepare fills the table.
 func prepare(ctx context.Context, tx pgx.Tx) (version int64, err error) {
 	if _, err := tx.Exec(ctx, checkEncoding); err != nil {
 		return 0, err
@@ -296,8 +297,8 @@ const checkEncoding = `DO $$ BEGIN
     END IF;
 END $$`
 
-// checkControl returns an error if the current role may not call pg_control_system(), which the functions of the schema
-// call with the rights of its owner.
+// checkControl returns an error if the current role may not call pg_control_system(). The functions of the schema call
+// it with the rights of the schema's owner.
 func checkControl(ctx context.Context, tx pgx.Tx) error {
 	var role string
 	var may bool

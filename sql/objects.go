@@ -49,8 +49,9 @@ func (o object) String() string {
 	return words + " " + schema + "." + o.name
 }
 
-// listing is a query for the objects of the schema. The order of its rows is the order in which differences are mended. It
-// needs no rights on the schema. The search_path must be pg_catalog, because the form of the definitions depends on it.
+// listing is a query for the objects of the schema. The order of its rows is the order in which differences are mended.
+// It needs no rights on the schema. The search_path must be pg_catalog, because the form of the definitions depends on
+// it.
 const listing = `
 WITH tables AS (
 	SELECT oid, relname, relpersistence FROM pg_class WHERE relnamespace = to_regnamespace('rowcast') AND relkind = 'r'

@@ -14,7 +14,7 @@ import (
 
 var update = flag.Bool("update", false, "write objects.txt anew")
 
-// The lists of expected objects are the lists of the objects in migrated databases, without and with the inbox.
+// objects.txt lists the objects of a migrated database. inbox/objects.txt lists the objects that the inbox adds.
 func TestObjectsAreThoseOfAMigratedDatabase(t *testing.T) {
 	t.Parallel()
 	base := listing(t, dbtest.Database(t))

@@ -32,8 +32,8 @@ var ErrRestored = errors.New("rowcast.notifications was restored from another se
 // databases use the same counter.
 //
 // One case is not detected: a transaction of this database has got its number before the restore, inserts after it, and
-// a restored row has the same number. To detect this, every row of case A would have to be an error, although nobody
-// restores a table into which others write.
+// a restored row has the same number. To detect this, [Check] would have to refuse every row of case A. The case is
+// unlikely, because nobody restores a table into which others write.
 
 // moved is a condition in SQL. It is true if rowcast.history names another server or another database.
 const moved = `(SELECT (h.system_identifier, h.database) IS DISTINCT FROM (s.system_identifier, s.database)
@@ -80,9 +80,9 @@ func Assigned(name string) string {
 	return name + ".xmin = " + name + ".xid::xid OR " + name + ".xid::text::bigint <= " + fmt.Sprintf(written, name)
 }
 
-// beginHistory inserts the row of rowcast.history if there is none: in a copy of the schema without rows, or after TRUNCATE.
-// It is then unknown up to which number retention has deleted rows. The horizon becomes the lowest number in the table
-// that is at least 3. If there is no such number, the horizon becomes the xmin of the present snapshot.
+// beginHistory inserts the row of rowcast.history if there is none: in a copy of the schema without rows, or after
+// TRUNCATE. It is then unknown up to which number retention has deleted rows. The horizon becomes the lowest number in
+// the table that is at least 3. If there is no such number, the horizon becomes the xmin of the present snapshot.
 const beginHistory = `INSERT INTO rowcast.history (system_identifier, database, horizon)
 	SELECT system_identifier, database, coalesce(
 		(SELECT xid FROM rowcast.notifications WHERE xid >= '3' ORDER BY xid LIMIT 1), pg_snapshot_xmin(pg_current_snapshot()))
@@ -137,8 +137,8 @@ func adopt(ctx context.Context, tx pgx.Tx) error {
 	return err
 }
 
-// advance is a statement that sets the sequence of the ids to the highest id below [MaxID], unless the sequence is higher.
-// Logical replication does not copy sequences, and an INSERT fails if it gets an id that a row has.
+// advance is a statement that sets the sequence of the ids to the highest id below [MaxID], unless the sequence is
+// higher. Logical replication does not copy sequences, and an INSERT fails if it gets an id that a row has.
 const advance = `SELECT setval(pg_get_serial_sequence('rowcast.notifications', 'id'), max(id)) FROM rowcast.notifications WHERE id < 4611686018427387904` +
 	` HAVING max(id) > coalesce(pg_sequence_last_value(pg_get_serial_sequence('rowcast.notifications', 'id')::regclass), 0)`
 

@@ -46,8 +46,8 @@ func TestPrintedScriptDoesWhatMigrateDoes(t *testing.T) {
 	}
 }
 
-// Frameworks run their migrations again in a database that has the schema, because they drop only the tables of the app.
-// The script then changes nothing, or upgrades the schema. It keeps all rows.
+// Frameworks run their migrations again in a database that has the schema, because they drop only the tables of the
+// app. The script then changes nothing, or upgrades the schema. It keeps all rows.
 func TestPrintedScriptRunsAgain(t *testing.T) {
 	t.Parallel()
 	psql, pgDump := dbtest.Client(t, "psql"), dbtest.Client(t, "pg_dump")

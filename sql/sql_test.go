@@ -51,7 +51,7 @@ func TestMigrate(t *testing.T) {
 	migrate(0)
 	migrate(sql.Version())
 	if err := sql.Check(dbtest.Context(t), conn); err != nil {
-		t.Errorf("check after Migrate: %v", err)
+		t.Errorf("check after Migrate: got %v, want no error", err)
 	}
 	run(t, conn, "INSERT INTO rowcast.migrations (version_id, is_applied) VALUES ($1, true)", sql.Version()+1)
 	if _, _, err := sql.Migrate(dbtest.Context(t), dsn); err == nil || !strings.Contains(err.Error(), "upgrade rowcast") {
@@ -147,8 +147,8 @@ func constraintOf(err error) string {
 	return ""
 }
 
-// Check fails if restored rows have numbers that this server has not assigned. Migrate sets xid of the rows to 1, so
-// they are never sent. The horizon, a number of the other server, becomes 3.
+// Check fails if restored rows have transaction numbers that this server has not assigned. Migrate sets xid of the rows
+// to 1, so the rows are never sent. The horizon, a number of the other server, becomes 3.
 func TestMigrateCorrectsARestoredTable(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -157,7 +157,7 @@ func TestMigrateCorrectsARestoredTable(t *testing.T) {
 	// While rowcast.history names this server and this database, Check accepts rows with any number.
 	run(t, conn, "UPDATE rowcast.history SET database = (SELECT oid FROM pg_database WHERE datname = current_database())")
 	if err := sql.Check(dbtest.Context(t), conn); err != nil {
-		t.Errorf("check on the same server: %v", err)
+		t.Errorf("check on the same server: got %v, want no error", err)
 	}
 	run(t, conn, "UPDATE rowcast.history SET system_identifier = 7, horizon = '999999999999'")
 	if err := sql.Check(dbtest.Context(t), conn); !errors.Is(err, sql.ErrRestored) {
@@ -167,7 +167,7 @@ func TestMigrateCorrectsARestoredTable(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := sql.Check(dbtest.Context(t), conn); err != nil {
-		t.Errorf("check after Migrate: %v", err)
+		t.Errorf("check after Migrate: got %v, want no error", err)
 	}
 	var xids, horizon string
 	if err := conn.QueryRow(dbtest.Context(t), "SELECT string_agg(xid::text, ' ' ORDER BY id), (SELECT horizon::text FROM rowcast.history) FROM rowcast.notifications").Scan(&xids, &horizon); err != nil {
@@ -178,8 +178,8 @@ func TestMigrateCorrectsARestoredTable(t *testing.T) {
 	}
 }
 
-// Migrate and Grant work through a pooler in transaction mode, where each transaction can run in another session, even
-// if four calls run at once. They leave no lock behind.
+// Migrate and Grant work through a pooler in transaction mode, even if four calls run at once. In this mode, each
+// transaction can run in another session. The calls leave no lock behind.
 func TestMigrateThroughPgBouncer(t *testing.T) {
 	t.Parallel()
 	for _, sessions := range []int{1, 3} {

@@ -50,7 +50,7 @@ func (w Watch) Statement() string {
 	return out.String() + ")"
 }
 
-// literal returns text as a string constant on one line, which means the same with every setting of
+// literal returns text as a string constant on one line. The constant means the same with every setting of
 // standard_conforming_strings.
 func literal(text string) string {
 	if !strings.ContainsFunc(text, func(r rune) bool { return r == '\\' || unicode.IsControl(r) }) {
@@ -97,8 +97,8 @@ func Unwatch(ctx context.Context, dsn, name string) (table string, was bool, err
 // the app wait behind that session.
 const watchLockTimeout = 5 * time.Second
 
-// onTable finds a table with the search_path of the connection. It then begins a transaction with a safe search_path, and
-// calls change with the name of the table, including its schema.
+// onTable finds a table with the search_path of the connection. It then begins a transaction with a safe search_path,
+// and calls change with the name of the table, including its schema.
 func onTable(ctx context.Context, dsn, name string, change func(tx pgx.Tx, table string) error) error {
 	conn, err := connect(ctx, dsn)
 	if err != nil {
@@ -126,8 +126,8 @@ func onTable(ctx context.Context, dsn, name string, change func(tx pgx.Tx, table
 	return err
 }
 
-// securedByOwner calls f like [secured], if the schema has the functions that watch tables. The error for a role without
-// rights names the owner of the schema.
+// securedByOwner calls f like [secured], if the schema has the functions that watch tables. The error for a role
+// without rights names the owner of the schema.
 func securedByOwner(ctx context.Context, conn *pgx.Conn, f func(tx pgx.Tx) error) error {
 	var owner string
 	err := secured(ctx, conn, func(tx pgx.Tx) (err error) {
@@ -142,8 +142,8 @@ func securedByOwner(ctx context.Context, conn *pgx.Conn, f func(tx pgx.Tx) error
 	return withHint(err)
 }
 
-// checkInstalled returns [ErrNoSchema] if the schema does not have the functions that watch tables, and otherwise the owner
-// of the schema. Unlike [CheckVersion], it needs no rights on the schema.
+// checkInstalled returns [ErrNoSchema] if the schema does not have the functions that watch tables, and otherwise the
+// owner of the schema. Unlike [CheckVersion], it needs no rights on the schema.
 func checkInstalled(ctx context.Context, db querier) (owner string, err error) {
 	const find = `SELECT coalesce(max(quote_ident(pg_get_userbyid(nspowner))), '') FROM pg_namespace AS s
 		WHERE nspname = 'rowcast' AND EXISTS (SELECT FROM pg_proc WHERE pronamespace = s.oid AND proname = 'watched')`
@@ -156,8 +156,8 @@ func checkInstalled(ctx context.Context, db querier) (owner string, err error) {
 	return owner, nil
 }
 
-// withHint adds the hint of PostgreSQL to an error. It removes the prefix of an error that a function of the schema raises,
-// because the program prints its own name.
+// withHint adds the hint of PostgreSQL to an error. It removes the prefix of an error that a function of the schema
+// raises, because the program prints its own name.
 func withHint(err error) error {
 	failed, ok := errors.AsType[*pgconn.PgError](err)
 	if !ok {
@@ -257,8 +257,8 @@ func (w *Watched) examine(watcher string, dropped []string) {
 // foreignChild is a problem of a table that cannot be watched.
 const foreignChild = "it has a partition or child that is a foreign table"
 
-// token matches a string constant, a comment, a quoted identifier (group 1), or another word (group 2). It does not know
-// dollar quotes with a tag, so the words inside them count as identifiers.
+// token matches a string constant, a comment, a quoted identifier (group 1), or another word (group 2). It does not
+// know dollar quotes with a tag, so the words inside them count as identifiers.
 var token = regexp.MustCompile(`[eE]'(?:[^'\\]|\\(?s:.)|'')*'|'(?:[^']|'')*'|(?s:\$\$.*?\$\$)|--[^\n]*|(?s:/\*.*?\*/)|"((?:[^"]|"")*)"|([\pL_][\pL\pM\pN_$]*)`)
 
 // identifiers returns the names in an expression, spelled as the catalog spells them.

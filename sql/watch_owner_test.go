@@ -17,7 +17,7 @@ import (
 func giveSchema(t *testing.T, conn *pgx.Conn, role string) {
 	t.Helper()
 	quoted := pgx.Identifier{role}.Sanitize()
-	keepFunctions(t, conn)
+	revokeFunctions(t, conn)
 	run(t, conn, "ALTER SCHEMA rowcast OWNER TO "+quoted)
 	run(t, conn, `DO $$ DECLARE change text; BEGIN
 		FOR change IN SELECT format('ALTER TABLE %s OWNER TO %I', oid::regclass, pg_get_userbyid(nspowner)) FROM pg_class JOIN (SELECT nspowner FROM pg_namespace WHERE nspname = 'rowcast') s ON true
@@ -54,9 +54,9 @@ const (
 	trapRuns  = "SELECT CASE WHEN is_called THEN last_value ELSE 0 END::text FROM shop.runs"
 )
 
-// The owner of the schema can watch a table of another role if it is a member of that role. It need not be a superuser.
-// The code of the owner of the table never runs with the rights of the owner of the schema, and does not change the
-// session in which rowcast.watch() runs.
+// The owner of the schema can watch a table of another role if the owner is a member of that role. The owner need not
+// be a superuser. The code of the table's owner never runs with the rights of the schema's owner, and does not change
+// the session in which rowcast.watch() runs.
 func TestCodeOfAWatchedTableRunsAsItsOwner(t *testing.T) {
 	t.Parallel()
 	conn := connect(t, dbtest.Database(t))
@@ -98,9 +98,9 @@ func TestCodeOfAWatchedTableRunsAsItsOwner(t *testing.T) {
 	run(t, conn, "RESET ROLE; DROP SCHEMA shop CASCADE") // the DROP OWNED of createRole would fail, because it does not drop the cast
 }
 
-// The error for a role without the rights says who has them. It never tells anyone to make the owner of the schema a
-// superuser. A superuser must not watch a table of a superuser if another role owns the schema: the functions of the
-// schema would run with the rights of the owner of the table.
+// The error for a role without the rights says how the role gets them. It never tells anyone to make the owner of the
+// schema a superuser. A superuser must not watch a table of a superuser if another role owns the schema: the functions
+// of the schema would run with the rights of the owner of the table.
 func TestWatchSaysWhichRightsAreMissing(t *testing.T) {
 	t.Parallel()
 	conn := connect(t, dbtest.Database(t))
@@ -171,7 +171,7 @@ func TestWatchTwoTablesAtOnce(t *testing.T) {
 	waitForLock(t, monitor, second, done)
 	run(t, first, "COMMIT")
 	if err := dbtest.Receive(t, done, "the end of the second watch"); err != nil {
-		t.Errorf("two sessions watch tables at once: %v", err)
+		t.Errorf("the second of two watches at once: got %v, want no error", err)
 	}
 	run(t, first, "INSERT INTO a VALUES (1); INSERT INTO b VALUES (2)")
 	if got := text(t, first, notified); !strings.Contains(got, "1 message") || !strings.Contains(got, "2 message") {
@@ -203,12 +203,12 @@ func TestUnwatchDropsOnlyItsFunction(t *testing.T) {
 	run(t, conn, `CREATE TABLE t (a int); CREATE FUNCTION theirs() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
 		CREATE TRIGGER rowcast_watch_delete AFTER DELETE ON t EXECUTE FUNCTION theirs(); SELECT rowcast.watch('t', 'a')`)
 	if got := text(t, conn, "SELECT concat(rowcast.unwatch('t'), rowcast.unwatch('t'), to_regproc('theirs'))"); got != "tftheirs" {
-		t.Errorf("got %s, want t, f and the function", got)
+		t.Errorf("got %s, want tftheirs: the first unwatch finds a trigger, the second finds none, and the function theirs is left", got)
 	}
 }
 
-// ReadWatched returns what is wrong with a watched table. The statement in Mend repairs it, unless a column was dropped or
-// renamed.
+// ReadWatched returns what is wrong with a watched table. The statement in Mend repairs it, unless a column was dropped
+// or renamed.
 func TestProblemsOfWatchedTables(t *testing.T) {
 	t.Parallel()
 	const watch = `SELECT rowcast.watch('t', 'a', data => $$jsonb_build_object('c', "B c")$$, "on" => '{insert,update}', "when" => 'o.d IS NULL -- e')`
@@ -310,7 +310,7 @@ func TestWatchedTableOfAnotherOwnerIsNoDifference(t *testing.T) {
 		t.Fatalf("the trigger function belongs to %s, want %s", got, seller)
 	}
 	if _, _, err := sql.Migrate(dbtest.Context(t), dsn); err != nil {
-		t.Errorf("migrate: %v", err)
+		t.Errorf("Migrate: got %v, want no error", err)
 	}
 	run(t, conn, "SET search_path = pg_catalog, pg_temp")
 	if all, err := sql.Differences(dbtest.Context(t), conn); err != nil || len(all) > 0 {
@@ -340,8 +340,8 @@ func TestVirtualColumnsAreRefused(t *testing.T) {
 	}
 }
 
-// Every role can change the settings of its session. Except for the time zone, the settings of the session that writes, such as
-// DateStyle, do not change what the expressions of a watched table mean.
+// Every role can change the settings of its session. Except for the time zone, the settings of the session that writes,
+// such as DateStyle, do not change what the expressions of a watched table mean.
 func TestSettingsOfTheWriterChangeNoExpression(t *testing.T) {
 	t.Parallel()
 	conn := connect(t, dbtest.Database(t))
@@ -358,9 +358,9 @@ func TestSettingsOfTheWriterChangeNoExpression(t *testing.T) {
 	}
 }
 
-// If a watched table gets another owner, code of the new owner must not run with the rights of the earlier owner. Statements on the
-// table fail, or send nothing, until it is watched again. If the new owner has all rights of the earlier owner, the statements continue
-// to send notifications.
+// If a watched table gets another owner, code of the new owner must not run with the rights of the earlier owner.
+// Statements on the table fail, or send nothing, until it is watched again. If the new owner has all rights of the
+// earlier owner, the statements continue to send notifications.
 func TestCodeOfAnotherOwnerDoesNotRun(t *testing.T) {
 	t.Parallel()
 	conn := connect(t, dbtest.Database(t))
@@ -393,8 +393,8 @@ func TestCodeOfAnotherOwnerDoesNotRun(t *testing.T) {
 	run(t, conn, "DROP SCHEMA shop CASCADE") // the DROP OWNED of createRole would fail, because it does not drop the cast
 }
 
-// watch fails if the name of the table belongs to another table by the time watch gets the lock. A table must not get triggers
-// that call the function of another owner.
+// watch fails if the name of the table belongs to another table by the time watch gets the lock. A table must not get
+// triggers that call the function of another owner.
 func TestWatchWhileATableGetsTheName(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -412,15 +412,15 @@ func TestWatchWhileATableGetsTheName(t *testing.T) {
 	run(t, other, "ALTER SCHEMA a RENAME TO c; ALTER SCHEMA b RENAME TO a; COMMIT")
 	err := dbtest.Receive(t, done, "the end of watch")
 	if failed, ok := errors.AsType[*pgconn.PgError](err); !ok || failed.Message != "rowcast: while rowcast.watch() waited for a lock, the table was renamed to c.t, and another table got its name" {
-		t.Errorf("got %v, want that another table got the name", err)
+		t.Errorf("got %v, want the error that another table got the name", err)
 	}
 	if got := text(t, monitor, "SELECT count(*)::text FROM rowcast.watched()"); got != "0" {
 		t.Errorf("%s tables are watched, want none", got)
 	}
 }
 
-// Install fails if another transaction uses the table for more than 5 s. It does not wait longer, because statements of the app that
-// come later wait for Install.
+// Install fails if another transaction uses the table for more than 5 s. It does not wait longer, because statements of
+// the app that come later wait for Install.
 func TestWatchWaitsForTheTableForALimitedTime(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -433,6 +433,6 @@ func TestWatchWaitsForTheTableForALimitedTime(t *testing.T) {
 	}
 	run(t, conn, "COMMIT")
 	if _, err := (sql.Watch{Table: "public.t", Recipient: "id"}).Install(dbtest.Context(t), dsn); err != nil {
-		t.Errorf("after the end of the transaction: %v", err)
+		t.Errorf("after the end of the transaction: got %v, want no error", err)
 	}
 }

@@ -176,8 +176,8 @@ func TestWatchErrors(t *testing.T) {
 	}
 }
 
-// The recipient, the event and the condition of a watched table accept only some types. The error for another type names
-// the accepted types. If the recipient is an array, each distinct element that is not NULL gets a notification.
+// The recipient, the event and the condition of a watched table accept only some types. The error for another type
+// names the accepted types. If the recipient is an array, each distinct element that is not NULL gets a notification.
 func TestTypesOfWatchedExpressions(t *testing.T) {
 	t.Parallel()
 	conn := connect(t, dbtest.Database(t))
@@ -226,7 +226,7 @@ func TestTypesOfWatchedExpressions(t *testing.T) {
 			case part == "when" && want == "" && err == nil:
 			case err != nil && (!ok || refused.Code != "42804" || refused.Hint == "" || !strings.HasSuffix(refused.Message, want) ||
 				!strings.HasPrefix(refused.Message, "rowcast: watching public.t: the "+part+" expression has the type ")):
-				t.Errorf("%s %s of the type %s: got %v, want that it %s", part, test.expression, test.kind, err, want)
+				t.Errorf("%s %s of the type %s: got %v, want an error that ends with %q", part, test.expression, test.kind, err, want)
 			case err == nil:
 				run(t, conn, "INSERT INTO t VALUES ('"+test.value+"')")
 				if got := text(t, conn, "WITH gone AS (DELETE FROM rowcast.notifications RETURNING *) SELECT string_agg("+part+", ',' ORDER BY "+part+") FROM gone"); got != want {
@@ -328,7 +328,7 @@ func TestWatchFunctionIsPrivateAndRemoved(t *testing.T) {
 		t.Errorf("another role may call each trigger function: got %q, want one function and false", got)
 	}
 	if got := text(t, conn, "SELECT concat(rowcast.unwatch('t'), rowcast.unwatch('t'))"); got != "tf" {
-		t.Errorf("unwatch twice: got %q, want tf", got)
+		t.Errorf("unwatch twice: got %q, want tf: the table was watched, and then not", got)
 	}
 	if got := text(t, conn, "SELECT count(*)::text "+functions); got != "0" {
 		t.Errorf("got %s functions after unwatch, want 0", got)

@@ -1,6 +1,6 @@
 -- Changes of the inbox: marks, undo and deleted rows. inbox.sql comes before this file.
 
--- inbox_set() changes the own state of rows. It ignores rows that are not for one of the recipients. It returns the ids of the rows
+-- inbox_set() changes the own state of rows, in inbox_states. It ignores rows that are not for one of the recipients. It returns the ids of the rows
 -- whose effective state has changed, and whether anything was written. A row that is already read or archived because of "all" gets its own
 -- state, too, so that the row keeps the state when "all" is undone. FOR KEY SHARE prevents the deletion of the rows meanwhile.
 CREATE FUNCTION rowcast.inbox_set(u rowcast.inbox_users, recipients text[], action text, wanted bigint[], OUT ids bigint[], OUT written boolean)

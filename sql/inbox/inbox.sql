@@ -185,9 +185,10 @@ BEGIN
         WHERE pg_visible_in_snapshot(x, pg_current_snapshot()) ORDER BY x DESC);
 END $$;
 
--- The next two functions return rows. The planner inlines them into the functions of the inbox, whose settings make the plans independent of
--- statistics: ordered index scans in nested loops. OFFSET 0 and ORDER BY have the same purpose. Without force_generic_plan, PostgreSQL would
--- plan each call again, because a plan for the actual lengths of the arrays seems cheaper. A page would take twice as long.
+-- The next two functions return rows. The planner inlines them into the functions that call them. The settings of those functions make the
+-- plans independent of statistics: ordered index scans in nested loops. OFFSET 0 and ORDER BY have the same purpose. Without
+-- force_generic_plan, PostgreSQL would plan each call again, because a plan for the actual lengths of the arrays seems cheaper. A page would
+-- then take twice as long.
 --
 -- inbox_rows() returns the newest rows of a recipient that belong to the transactions of inbox_hidden() and come before a given row: the
 -- newest first, and at most scan rows. The result has the order of the array hidden, because a nested loop keeps it.
