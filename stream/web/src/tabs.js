@@ -266,7 +266,8 @@ export class Tabs {
     this.frame({ prev: cursor, cursor, events: [{ type, data: JSON.stringify({ reason }), lastEventId: cursor }], beat: false });
   }
 
-  // Delivers the new events of a frame. Returns a false value if the tab has missed events before the frame.
+  // Delivers the new events of a frame. Returns a false value if the tab has missed events before the frame. own: the frame is of the tab's
+  // own stream. notes: the frame's NOTIFY messages are delivered.
   #take({ prev, cursor, events, beat }, own, notes = own) {
     const others = this.#seen.filter((c) => c !== prev);
     const next = others.length < this.#seen.length;

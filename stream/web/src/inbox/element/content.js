@@ -1,6 +1,6 @@
 // What a row shows. Data of rows enters the document only as text, or as the URL of a link or an image.
 
-/** Returns the URL of a link or an image, unless it could run a script. */
+/** Returns the URL of a link or an image if it is http or https. Other URLs could run a script. */
 function safeURL(text) {
   try {
     const url = new URL(text, document.baseURI);

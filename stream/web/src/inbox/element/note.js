@@ -37,7 +37,7 @@ export class Notes {
     if (key) this.#timers.connection = setTimeout(() => this.#show(this.#connection, key, ...more), 2 * SECOND);
   }
 
-  /** Says that a change, or what else was requested, has failed. */
+  /** Says that a change or another request has failed. */
   fail(key) {
     this.#say(key, 8 * SECOND);
     this.#failed = true;

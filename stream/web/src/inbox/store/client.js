@@ -1,4 +1,4 @@
-// The requests for the list and for changes of it.
+// The requests for the list and for changes of the list.
 
 const SECOND = 1_000;
 const ANSWER = 15 * SECOND; // the time limit of a request

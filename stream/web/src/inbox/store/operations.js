@@ -94,13 +94,14 @@ export class Operations {
     return [...this.#rows.done, ...this.#rows.ops].findLast(({ action, undone }) => !undone && (action === "read" || action === "archive"));
   }
 
-  /** Returns the operation of a version. If another device has made the change, the rows change when the stream brings what was undone. */
+  /** Returns the operation of a version. If another device has made the change, its rows are not known here. The list then changes when the
+   * stream brings the event of the undo. */
   #find(undo) {
     return this.#rows.done.find((op) => op.undo === undo) ?? { action: "archive", ids: new Set(), undo, user: this.#rows.user, saved: true };
   }
 
-  /** Undoes the last read, archive, readAll or archiveAll of this page, or the change of a version, which may be of another device. The
-   * result is false if nothing was undone. */
+  /** Undoes the last read, archive, readAll or archiveAll of this page, or the change with the version, which another device may have made.
+   * The result is false if nothing was undone. */
   async undo(version = undefined) {
     const rows = this.#rows;
     const op = version === undefined ? this.#last() : this.#find(String(version));

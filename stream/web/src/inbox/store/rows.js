@@ -123,15 +123,15 @@ export class Rows {
     return isNewer;
   }
 
-  /** Returns the ids of the rows of the list that a cursor contains. Cursors cannot be compared here, so this is undefined unless the
-   * cursor is one that the list has had. */
+  /** Returns the ids of the rows of the list that the cursor up_to contains. Cursors cannot be compared here, so the result is undefined
+   * unless the cursor is one that the list has had. */
   covered({ action, up_to, version }) {
     if (this.all.every((row) => isOld(row, action, version))) return [];
     const op = [...this.ops, ...this.done].find((op) => op.action === action && op.all === up_to && !op.extended && (op.version ?? version) === version);
     return op?.ids ?? (up_to === this.cursor ? this.rows.map(({ id }) => id) : undefined);
   }
 
-  /** Returns rows as they are after the operations that have no answer. */
+  /** Returns rows as they will be after the operations that have no answer yet. */
   shown(rows) {
     return rows.map((row) => {
       const { versions, ...shown } = row;
