@@ -7,9 +7,9 @@ import (
 	"rowcast/sql"
 )
 
-// Both channels carry requests to close the streams of a recipient. On disconnectChannel, any role may send the
-// recipient as the payload. On disconnectedChannel, a hub that has closed its own streams of the recipient sends the
-// name of its listener and the recipient.
+// disconnectChannel and disconnectedChannel carry requests to close the streams of a recipient. On disconnectChannel,
+// any role may send the recipient as the payload. On disconnectedChannel, a hub that has closed its own streams of the
+// recipient sends the name of its listener and the recipient.
 const (
 	disconnectChannel   = sql.Channel + ".disconnect"
 	disconnectedChannel = sql.Channel + ".disconnected"

@@ -52,7 +52,7 @@
 //	check_cursor  validating a cursor of another epoch           like replay                   like replay
 //	catch_up      waiting for the hub to catch up with a client  like replay                   like replay
 //	park_queue    waiting in the queue for the park lock         0.25 s, doubled up to 8 s     cannot queue for the park lock
-//	unpark        notifying the hubs of a released park lock     no retry: the hubs notice it  cannot notify the other hubs
+//	unpark        notifying the hubs of a released park lock     no retry: the hubs notice it  cannot notify the other hubs of the released park lock
 //	disconnect    notifying the other hubs of a disconnect       no retry: the app gets 503    cannot notify other hubs to disconnect a recipient
 //
 // The pauses of connect, park_lock, fetch, replay, check_cursor and catch_up have jitter, which makes each of them from

@@ -30,8 +30,8 @@ func TestIdleShare(t *testing.T) {
 	}
 }
 
-// The meter reads the times of this machine, at most once in measureEvery. After more than outdated without a reading,
-// it returns 1, because it does not know the present share.
+// The meter reads the times of this machine, at most once in measureEvery. If the last reading is outdated, the
+// meter returns 1, because it does not know the present share.
 func TestIdleMeter(t *testing.T) {
 	t.Parallel()
 	stat, err := os.ReadFile("/proc/stat")

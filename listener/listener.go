@@ -19,8 +19,8 @@ import (
 	"rowcast/listener/loglimit"
 )
 
-// A Listener reads rowcast.notifications. Config or Configure, Deliver and Logger are required. The zero value of any
-// other field means the default. The fields must not be changed after the first call of a method.
+// A Listener reads rowcast.notifications. Deliver, Logger, and one of Config and Configure are required. The zero value
+// of any other field means the default. The fields must not be changed after the first call of a method.
 type Listener struct {
 	// Config describes how to connect. connstring.Parse returns it, and accepts the parameters of libpq. On its
 	// connections, the listener sets the parameters on which its statements depend. It connects with Config's DialFunc,
@@ -89,9 +89,9 @@ type Listener struct {
 	PageRows  int
 	PageBytes int
 
-	// Warm is the approximate stored size, in bytes, of the recent rows that are read before the listener begins, for
-	// clients that resume. After three times Timeout, the listener stops reading them at the end of a page, and begins
-	// without the rest. The default is 0: no recent rows are read.
+	// Warm is the approximate stored size, in bytes, of the recent rows that the listener reads first, so that the hub has
+	// them for clients that resume. After three times Timeout, the listener stops reading them at the end of a page, and
+	// continues without the rest. The default is 0: no recent rows are read.
 	Warm int64
 
 	// Timeout bounds each statement of the listener and its Replayers. If a page takes longer to read, its rows are read
@@ -136,7 +136,7 @@ type Listener struct {
 
 // Stats has counters of what a Listener has done, and some present values.
 type Stats struct {
-	Sessions   atomic.Int64 // sessions that became complete: both connections were open, or the only one with PollOnly
+	Sessions   atomic.Int64 // sessions that became complete: both connections were open, or with PollOnly the only one
 	Fetches    atomic.Int64 // pages that were delivered
 	Rows       atomic.Int64 // rows that were read
 	Wakeups    atomic.Int64 // notifications without a payload, as the trigger sends them

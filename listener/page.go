@@ -21,7 +21,7 @@ type querier interface {
 	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
 }
 
-// A page is a bounded part of the rows that one cursor has not seen and a snapshot shows, beginning with the first.
+// A page has the first rows, up to a bound, that a cursor has not seen and a snapshot shows.
 type page struct {
 	end     cursor.Cursor // the cursor that has seen what the snapshot shows, with the snapshot's own xmax
 	horizon uint64
@@ -31,7 +31,7 @@ type page struct {
 
 	historyLost bool // rowcast.history has no row: the horizon is a safe guess
 
-	// These decide how many rows the next page may have.
+	// These fields decide how many rows the next page may have.
 	full    bool // the page ends because an arm of the query has reached the limit of rows
 	cut     bool // the page ends early, because its rows are large or cannot be read with the page
 	trouble bool // a row is larger than pageBytes, is too large to be measured, or has made a query fail
@@ -46,6 +46,7 @@ type limits struct {
 
 func (l *Listener) limits() limits { return limits{l.MaxData, l.PageRows, l.PageBytes} }
 
+// A reader reads pages of rows.
 type reader struct {
 	limits
 	run        runner
@@ -54,7 +55,7 @@ type reader struct {
 	observed   func() // if non-nil, it is called when the answer with a new snapshot begins, before the answer is read
 }
 
-// A runner runs a statement with the listener's settings and a deadline of its own.
+// A runner runs a statement with the listener's settings. Each statement has its own deadline.
 type runner func(statement func(ctx context.Context, db querier) error) error
 
 func (l *Listener) reader(run runner) *reader {

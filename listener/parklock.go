@@ -214,7 +214,7 @@ func (p *parkLock) release(ctx context.Context) error {
 func (p *parkLock) notifyReleased(ctx context.Context, conn *pgx.Conn) (bool, error) {
 	_, err := conn.Exec(ctx, "SELECT pg_notify($1, '')", releasedChannel)
 	if p.isRefused(err) {
-		p.failures.Warn(p.logger, failures.Unpark, err, "cannot notify the other hubs")
+		p.failures.Warn(p.logger, failures.Unpark, err, "cannot notify the other hubs of the released park lock")
 		return false, nil
 	}
 	if err == nil {

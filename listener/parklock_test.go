@@ -264,5 +264,5 @@ func TestRefusedParkLockIsShown(t *testing.T) {
 	hub.waitForLock(t, 1)
 	insert(t, conn, "1")
 	wantData(t, hub.rows(t, 1), `"1"`)
-	shown(failures.Unpark, "cannot notify the other hubs")
+	shown(failures.Unpark, "cannot notify the other hubs of the released park lock")
 }

@@ -88,9 +88,10 @@ var assigned = sql.Assigned("n")
 // shown is the snapshot that is read. It is computed once for each arm, not once for each row.
 const shown = `(SELECT coalesce($5::text::pg_snapshot, pg_current_snapshot()))`
 
-// replayQuery reads the rows that a cursor ($1 to $4, as in fetchQuery) has not seen and a snapshot ($5) shows, if they
-// are for some recipients ($7), in the order of delivery. It scans the index for each recipient separately, and for each
-// transaction that was in flight. So each scan is short and ordered, whatever the statistics of the table are.
+// replayQuery reads rows that a cursor ($1 to $4, as in fetchQuery) has not seen and a snapshot ($5) shows. It reads
+// only the rows for the recipients in $7, at most $6 rows, in the order of delivery. It scans the index
+// separately for each recipient, and for each transaction that was in flight. So each scan is short and ordered,
+// whatever the statistics of the table are.
 var replayQuery = newPageQuery(snapshotRow(noState), func(c columns) string {
 	replayed := c.table + ` FROM rowcast.notifications n`
 	return `
@@ -266,8 +267,9 @@ func (p *page) setSnapshot(values [][]byte, epoch cursor.Tag) (err error) {
 	return nil
 }
 
-// readRow reads a row, and reports whether it is whole: it has its data, and all columns keep the rules of the table. A
-// misplaced row counts as whole, because it is skipped. The data is copied, because pgx reuses the memory of values.
+// readRow reads a row, and reports whether the row is whole: whether it has its data, and all its columns obey the
+// rules of the table. A misplaced row counts as whole, because it is skipped. The data is copied, because pgx reuses
+// the memory of values.
 func (r *reader) readRow(values [][]byte) (row row, whole bool, err error) {
 	if row.Xid, err = strconv.ParseUint(string(values[colXid]), 10, 64); err != nil {
 		return row, false, fmt.Errorf("read the column xid of rowcast.notifications: %w", err)

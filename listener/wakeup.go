@@ -42,8 +42,8 @@ type wakeup struct {
 	holder  uint32  // the process that holds the park lock while this hub relies on it
 }
 
-// A phase is what the listener does between two fetches. It returns when the next fetch is due, with the reason and
-// the phase after it.
+// A phase is what the listener does between two fetches. It returns when the next fetch is due, with the reason for the
+// fetch, and the phase that follows the fetch.
 type phase func(ctx context.Context, last fetched) (reason, phase, error)
 
 // A reason says why the listener fetches.
@@ -359,7 +359,7 @@ func (w *wakeup) expectNotification(ctx context.Context, rows int) error {
 	}
 	if !w.link.announced && !w.isFetchRequested() {
 		w.Stats.Unnotified.Add(int64(rows))
-		w.Logger.Warn("rows arrived without a notification (logical replication, rowcast.ring = off, or disabled trigger)", "rows", rows)
+		w.Logger.Warn("rows arrived without a notification (logical replication, rowcast.ring = off, or a disabled trigger)", "rows", rows)
 	}
 	return nil
 }
