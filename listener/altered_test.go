@@ -167,6 +167,6 @@ func wantLost(t *testing.T, r *reader, log *lines, lost bool) {
 	}
 	r.caughtUp(t)
 	if r.Failures.Of(failures.History).Failing() {
-		t.Error("history still counts as failing after rowcast migrate")
+		t.Error("history still counts as failing after rowcast migrate, want it not to")
 	}
 }

@@ -27,7 +27,7 @@ func TestRowsHaveTheirCreatedAt(t *testing.T) {
 		{},
 		{},
 	}
-	const large = `(SELECT to_jsonb(string_agg(md5(i::text), '')) FROM generate_series(1, 1000) i)` // is not read with its page
+	const large = `(SELECT to_jsonb(string_agg(md5(i::text), '')) FROM generate_series(1, 1000) i)` // too large to be read with its page
 	before := one[string](t, conn, "SELECT rowcast.cursor()")
 	r := listen(t, dsn)
 	exec(t, conn, `INSERT INTO rowcast.notifications (recipient, data, created_at)

@@ -58,7 +58,7 @@ func TestDisconnectReachesEveryListener(t *testing.T) {
 		case call := <-calls:
 			got[call]++
 		case <-time.After(patience):
-			t.Fatalf("waited for two listeners to receive two requests each, got %v", got)
+			t.Fatalf("waited %v for two listeners to receive two requests each, got %v", patience, got)
 		}
 	}
 	if !maps.Equal(got, want) {

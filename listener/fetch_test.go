@@ -85,7 +85,7 @@ func TestBigTransactions(t *testing.T) {
 				b := r.next(t)
 				inside := len(b.Rows) > 0 && len(r.read) < 10000
 				if inside && b.Cursor.Whole() {
-					t.Fatalf("the cursor %s is whole after %d of 10000 rows", b.Cursor, len(r.read))
+					t.Fatalf("the cursor %s is whole after %d of 10000 rows, want it not to be whole", b.Cursor, len(r.read))
 				}
 				if len(b.Rows) > pageRows {
 					t.Errorf("got %d rows in one page, want at most %d", len(b.Rows), pageRows)

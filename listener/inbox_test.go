@@ -128,7 +128,7 @@ func TestInboxRefusesValues(t *testing.T) {
 	cancel()
 	_, err := inbox.List(ended, "alice", nil, 20, "")
 	if _, refused := errors.AsType[feed.Refused](err); err == nil || refused {
-		t.Errorf("got %v after the end of the context, want its error", err)
+		t.Errorf("got %v after the end of the context, want the error of the context", err)
 	}
 }
 

@@ -118,7 +118,7 @@ func FuzzMessage(f *testing.F) {
 			t.Errorf("payload %q: got event %q and data %q, want an event that is not empty and has no line break or NUL, and one line of JSON", payload, m.Event, m.Data)
 		}
 		if strings.HasPrefix(strings.TrimSpace(payload), "{") && !json.Valid([]byte(payload)) {
-			t.Errorf("payload %q begins with a brace and is not JSON, but is sent to recipient %q", payload, m.Recipient)
+			t.Errorf("payload %q begins with a brace and is not JSON, but is sent to recipient %q, want it refused", payload, m.Recipient)
 		}
 	})
 }

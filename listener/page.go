@@ -113,8 +113,9 @@ func (r *reader) page(q request) (page, error) {
 	return p, nil
 }
 
-// list reads the rows of a page, with the data that is small. At a low level, or if a row makes the query fail, it
-// reads the rows without their data. missing has the indexes of the rows that must still be read.
+// list reads the rows of a page, with the data that is small. At a low level, it reads the rows without their data. If
+// a row makes the query fail, it reads only the first row, without its data. missing has the indexes of the rows that
+// must still be read.
 func (r *reader) list(q request) (p page, missing []int, err error) {
 	if q.level.isCareful() {
 		return r.collect(q.query.list, q, q.level)
@@ -193,7 +194,7 @@ func (r *reader) readHorizon(p *page) error {
 	return nil
 }
 
-// deliverable appends the rows that can be sent to a slice.
+// deliverable appends the rows of the page that can be sent to the slice rows.
 func (p *page) deliverable(rows []feed.Row) []feed.Row {
 	rows = slices.Grow(rows, len(p.rows))
 	for i := range p.rows {

@@ -24,7 +24,7 @@ func TestSessionPooler(t *testing.T) {
 	var log lines
 	r := listen(t, pooled, func(l *listener.Listener) {
 		l.Logger = slog.New(slog.NewTextHandler(&log, nil))
-		l.Disconnect = func(recipient string) { t.Errorf("%q is disconnected", recipient) }
+		l.Disconnect = func(recipient string) { t.Errorf("got a request to disconnect %q, want none", recipient) }
 	})
 	r.waitForLock(t, 1)
 	insert(t, conn, "1")

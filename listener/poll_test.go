@@ -56,7 +56,7 @@ func testPollOnly(t *testing.T, write, read string) {
 	exec(t, locker, "COMMIT")
 	wantData(t, r.rows(t, 1), `"held open"`)
 	if one[bool](t, conn, heldExclusively) {
-		t.Error("a listener with PollOnly has taken the park lock")
+		t.Error("a listener with PollOnly has taken the park lock, want it not to")
 	}
 
 	replayer, err := r.NewReplayer(t.Context(), 2)

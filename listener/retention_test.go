@@ -41,7 +41,7 @@ func TestRetention(t *testing.T) {
 	for r.Deleted.Load() < 35 {
 		select {
 		case <-deadline:
-			t.Fatalf("waited for the deletion of 35 rows, got %d", r.Deleted.Load())
+			t.Fatalf("waited %v for the deletion of 35 rows, %d were deleted", patience, r.Deleted.Load())
 		case <-time.After(time.Millisecond):
 		}
 	}
@@ -394,7 +394,7 @@ func TestRetentionBeginsAnewAfterAFailover(t *testing.T) {
 	var r listener.Retention
 	for _, round := range []struct{ xmin, want uint64 }{{100, 0}, {110, 100}, {110, 110}, {50, 0}, {60, 50}} {
 		if got := r.Settled(t, round.xmin); got != round.want {
-			t.Errorf("xmin %d: got %d, want %d", round.xmin, got, round.want)
+			t.Errorf("after a round with xmin %d: transactions below %d may be deleted, want %d", round.xmin, got, round.want)
 		}
 	}
 }
@@ -414,7 +414,7 @@ func TestRetentionOfTheInbox(t *testing.T) {
 	for r.Deleted.Load() < 5 {
 		select {
 		case <-deadline:
-			t.Fatalf("waited for the deletion of 5 rows, got %d", r.Deleted.Load())
+			t.Fatalf("waited %v for the deletion of 5 rows, %d were deleted", patience, r.Deleted.Load())
 		case <-time.After(time.Millisecond):
 		}
 	}
@@ -424,6 +424,6 @@ func TestRetentionOfTheInbox(t *testing.T) {
 	}
 	const left = "SELECT concat((SELECT count(*) FROM rowcast.inbox_states), ' ', string_agg(data ->> 'action', ' ')) FROM rowcast.notifications"
 	if got := one[string](t, conn, left); got != "0 seen" {
-		t.Errorf("got %s, want no states and only the event of the action", got)
+		t.Errorf("got %s, want 0 states, and only the event with the action seen", got)
 	}
 }

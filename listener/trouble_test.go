@@ -168,7 +168,7 @@ func TestPollsAtHighRates(t *testing.T) {
 			break
 		}
 		if time.Now().After(deadline) {
-			t.Fatal("waited for the hub to sleep again")
+			t.Fatalf("waited %v for the hub to sleep again", patience)
 		}
 	}
 	wakeups := hub.Stats.Wakeups.Load()
