@@ -2,7 +2,7 @@
 
 /** @import { FrameEvent } from "../rowcast.d.ts" */
 
-const LONGEST_EVENT = 2 ** 27; // characters
+const LONGEST_EVENT = 2 ** 27; // an event with more characters ends the stream
 /** Matches the names of the hub's own events, except those that take the place of a row. */
 export const CONTROL = /^rowcast\.(?!toolarge$|unreadable$)/;
 
@@ -20,7 +20,7 @@ export function parse(text) {
 export class Parser {
   retry;
   #decoder = new TextDecoder(); // removes a byte order mark
-  #line = ""; // the beginning of a line
+  #line = ""; // the beginning of a line that is not complete yet
   #afterCR = false;
   #block = /** @type {Record<string, string>} */ ({});
 

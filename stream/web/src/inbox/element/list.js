@@ -105,7 +105,7 @@ export class List {
       element.append(li.content);
       return [h("slot", { name: "item-" + item.id })];
     } catch (error) {
-      reportError(error); // the other rows are shown
+      reportError(error); // and continue, so the other rows are shown
       li.content = undefined;
       return this.#usual(item);
     }

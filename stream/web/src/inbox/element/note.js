@@ -10,7 +10,7 @@ export class Notes {
   #host;
   #connection = h("div", { part: "note", hidden: true });
   #event = h("div", { part: "note", hidden: true });
-  #key; // the state of the connection
+  #key; // the key of the text about the connection
   #failed = false; // #event says that a change failed
   #timers = /** @type {Record<string, any>} */ ({});
 

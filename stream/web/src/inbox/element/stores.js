@@ -13,7 +13,7 @@ export function take(options) {
   clearTimeout(shared.timer);
   const giveBack = () => {
     if (--shared.users) return;
-    shared.timer = setTimeout(() => stores.delete(shared) && shared.store.close()); // unless an element returns at once
+    shared.timer = setTimeout(() => stores.delete(shared) && shared.store.close()); // unless an element takes the store again at once
   };
   return [shared.store, giveBack];
 }

@@ -64,11 +64,11 @@ export class Client {
     if (user !== undefined) url.searchParams.set("user", user);
     if (method === "POST") {
       headers["Content-Type"] = "application/json";
-      Object.assign(init, { body: JSON.stringify(values), keepalive: true }); // a click on a link leaves the page
+      Object.assign(init, { body: JSON.stringify(values), keepalive: true }); // a click on a link may leave the page before the answer
     } else for (const [name, value] of Object.entries(values)) url.searchParams.set(name, value);
     const response = await fetch(url, init);
     const date = Date.parse(response.headers.get("Date"));
-    if (date) this.#skew = Math.abs(date - Date.now()) > 2 * SECOND ? date - Date.now() : 0; // the header has whole seconds
+    if (date) this.#skew = Math.abs(date - Date.now()) > 2 * SECOND ? date - Date.now() : 0; // the header Date has whole seconds
     if (response.status === 401 && token && why === "open") return this.#request(method, path, values, user, "refused");
     if (response.ok) return response.json();
     const retryAfter = +response.headers.get("Retry-After") || 0;

@@ -35,8 +35,8 @@ export class Rows {
   user; // the user of the list
   rows = /** @type {any[]} */ ([]); // the newest first
   waiting = /** @type {any[]} */ ([]); // rows that wait until they may move the list
-  before = null; // the row after which the next page begins
-  cursor; // what the list shows
+  before = null; // the value that selects the next page, or null after the last page
+  cursor; // of what the list shows
   counts = { version: 0, unseen: 0, unread: 0 };
   ops = /** @type {any[]} */ ([]); // operations without an answer, in their order
   done = /** @type {any[]} */ ([]); // the last operations with an answer
