@@ -39,7 +39,7 @@ func TestCrashesThatLoseCommits(t *testing.T) {
 		clients += len(w.clients)
 	}
 	if resets == 0 || resets >= clients {
-		t.Errorf("got %d resets with %d clients, want at least one and fewer than clients: these histories show nothing", resets, clients)
+		t.Errorf("got %d resets with %d clients, want at least one, and fewer resets than clients: these histories show nothing", resets, clients)
 	}
 }
 

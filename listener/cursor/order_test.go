@@ -25,7 +25,7 @@ func TestStops(t *testing.T) {
 		for i, stop := range u.stops() {
 			rest := universe{stop, u.to, u.rows}.batch()
 			if want := batch[min(i, len(batch)):]; !slices.Equal(rest, want) {
-				t.Fatalf("stopped at %+v: got %v, want %v", fields(stop), rest, want)
+				t.Fatalf("stopped at %+v: got the rest %v, want %v", fields(stop), rest, want)
 			}
 			for _, row := range rest {
 				got, want := stop.After(row, u.to), u.from.After(row, u.to)
@@ -109,7 +109,7 @@ func TestCompare(t *testing.T) {
 			got = append(got, row.ID)
 		}
 		if !slices.Equal(got, test.want) {
-			t.Errorf("%+v: got %v, want %v", fields(test.c), got, test.want)
+			t.Errorf("%+v: got the order %v, want %v", fields(test.c), got, test.want)
 		}
 		for _, a := range rows {
 			for _, b := range rows {

@@ -19,7 +19,7 @@ func TestTags(t *testing.T) {
 		}
 	}
 	if got := cursor.Tag(0xabc).String(); got != "00000abc" {
-		t.Errorf("got %s, want 00000abc", got)
+		t.Errorf("Tag(0xabc): got %s, want 00000abc", got)
 	}
 }
 

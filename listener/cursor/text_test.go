@@ -64,10 +64,10 @@ func TestTexts(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			if got := test.c.String(); got != test.text {
-				t.Errorf("got %s, want %s", got, test.text)
+				t.Errorf("String: got %s, want %s", got, test.text)
 			}
 			if got, err := cursor.Parse(test.text); err != nil || !equal(got, test.c) {
-				t.Errorf("got %+v, %v, want %+v", fields(got), err, fields(test.c))
+				t.Errorf("Parse: got %+v and error %v, want %+v", fields(got), err, fields(test.c))
 			}
 			if got := string(test.c.Append([]byte("id: "))); got != "id: "+test.text {
 				t.Errorf("Append: got %s, want %s", got, "id: "+test.text)
