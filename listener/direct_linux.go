@@ -64,7 +64,8 @@ func direct(conn net.Conn) (net.Conn, error) {
 	return c, nil
 }
 
-// duplicate returns a socket as a file. The file is in blocking mode, because Go's poller watches all other files.
+// duplicate returns a socket as a file. The file is in blocking mode, because Go's poller would watch a file in
+// non-blocking mode.
 func duplicate(conn syscall.Conn) (*os.File, error) {
 	raw, err := conn.SyscallConn()
 	if err != nil {

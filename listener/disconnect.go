@@ -17,7 +17,8 @@ const (
 
 // Disconnect asks all other listeners of this database to close the streams of a recipient, with [Listener.Disconnect].
 // The Replayer's own listener ignores the request: its hub has closed the streams already, and clients may have
-// reconnected with a new authentication when the request comes back. Disconnect returns once the request is committed.
+// reconnected with a new authentication when the request comes back. Listeners with PollOnly do not receive
+// the request. Disconnect returns once the request is committed.
 func (r *Replayer) Disconnect(ctx context.Context, recipient string) error {
 	ctx, cancel := context.WithTimeout(ctx, r.timeout)
 	defer cancel()

@@ -40,7 +40,7 @@ func (m *idleMeter) read(now time.Time) float64 {
 // cpuTimes are the times of all CPUs since the machine started, in the kernel's unit.
 type cpuTimes struct{ idle, total uint64 }
 
-// parseCPUTimes reads the first line of /proc/stat. The times are 0 if it is not as expected.
+// parseCPUTimes reads the first line of /proc/stat. The times are 0 if the line is not as expected.
 func parseCPUTimes(stat string) cpuTimes {
 	var user, nice, system, idle, iowait, irq, softirq, steal uint64
 	_, err := fmt.Sscanf(stat, "cpu %d %d %d %d %d %d %d %d", &user, &nice, &system, &idle, &iowait, &irq, &softirq, &steal)

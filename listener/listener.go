@@ -22,11 +22,11 @@ import (
 // A Listener reads rowcast.notifications. Deliver, Logger, and one of Config and Configure are required. The zero value
 // of any other field means the default. The fields must not be changed after the first call of a method.
 type Listener struct {
-	// Config describes how to connect. connstring.Parse returns it, and accepts the parameters of libpq. On its
-	// connections, the listener sets the parameters on which its statements depend. It connects with Config's DialFunc,
-	// and sets options on the TCP connections that DialFunc returns. On Linux, it may close a *net.TCPConn or
-	// *net.UnixConn that DialFunc returns and continue to use its socket, in blocking mode. It does not replace connections
-	// of other types.
+	// Config describes how to connect. connstring.Parse returns such a configuration, and accepts the parameters of libpq.
+	// On its connections, the listener sets the parameters on which its statements depend. It connects with Config's
+	// DialFunc, and sets options on the TCP connections that DialFunc returns. On Linux, it may close a *net.TCPConn or
+	// *net.UnixConn that DialFunc returns and continue to use its socket, in blocking mode. It does not replace
+	// connections of other types.
 	Config *pgx.ConnConfig
 
 	// Configure, if non-nil, replaces Config. It is called whenever the listener connects, so it can return a password

@@ -36,7 +36,7 @@ func parseMessage(payload string) (feed.Message, error) {
 }
 
 // isEnvelopeKey reports whether a key marks the object as an envelope. It ignores case, because "Recipient" is more
-// likely a typing error than data.
+// likely a typing error than a key of data.
 func isEnvelopeKey(m strictjson.Member) bool {
 	return strings.EqualFold(m.Key, "data") || strings.EqualFold(m.Key, "recipient") || strings.EqualFold(m.Key, "event")
 }

@@ -236,8 +236,8 @@ const (
 	// is read by a statement of its own.
 	firstLevel level = 16
 
-	// inlineTotal bounds the stored bytes of all rows of a page that come with their data, if PageRows is at most 512.
-	// Their text is then at most 1.2 GB.
+	// inlineTotal bounds the stored bytes of all data that comes with a page, if PageRows is at most 512. The text of this
+	// data is then at most 1.2 GB.
 	inlineTotal = 128 << 10
 	// minInline and maxInline are the lowest and the highest value of level.inline.
 	minInline, maxInline = 256, 8 << 10

@@ -30,8 +30,8 @@ type parkLock struct {
 // errParkLock marks the errors of the park lock's session.
 var errParkLock = errors.New("park lock")
 
-// queueTimeout bounds a wait in the queue for the lock. It is below the default deadlock_timeout. A statement that
-// waits holds back vacuum, and beyond deadlock_timeout the server may log each wait.
+// queueTimeout bounds a wait in the queue for the lock, because a statement that waits holds back vacuum. It is below
+// the default of deadlock_timeout (1 s), because the server may log each wait that is longer than deadlock_timeout.
 const queueTimeout = 500 * time.Millisecond
 
 var lockKey = fmt.Sprintf("(%d, %d)", sql.ParkLock1, sql.ParkLock2)
@@ -112,7 +112,7 @@ func (p *parkLock) heldElsewhere(ctx context.Context) (holder uint32, err error)
 }
 
 // waitForLock waits for the lock for at most lock_timeout. After that it ends without an error, because the server
-// would log an error each time. A lock of a session outlives the subtransaction in which it was taken.
+// would log each error. A lock of a session outlives the subtransaction in which it was taken.
 var waitForLock = "DO $$ BEGIN PERFORM pg_advisory_lock" + lockKey + "; EXCEPTION WHEN lock_not_available THEN NULL; END $$"
 
 // enqueue begins to wait in the queue for the lock.
@@ -177,8 +177,8 @@ func (p *parkLock) lost() error {
 	return err
 }
 
-// prove checks that the session that holds the lock is alive. It runs no query: the server answers a Sync message
-// too.
+// prove checks that the session that holds the lock is alive. It runs no query, because the server also answers a Sync
+// message.
 func (p *parkLock) prove(ctx context.Context) error {
 	if err := p.stop(); err != nil {
 		return err
@@ -224,8 +224,8 @@ func (p *parkLock) notifyReleased(ctx context.Context, conn *pgx.Conn) (bool, er
 }
 
 // A background is a connection on which one job at a time may run in a goroutine of its own. Only Run's goroutine uses
-// a background. A job gets the connection and returns a result. It must not use anything that belongs to Run's
-// goroutine.
+// a background. A job gets the connection and returns a result. A job must not use anything that belongs to
+// Run's goroutine.
 type background struct {
 	conn   *pgx.Conn
 	wake   func()      // called at the end of each job

@@ -227,7 +227,7 @@ func (r *reader) read(result pgx.Rows, limit int, epoch cursor.Tag) (p page, mis
 			arm, inArm = next, 0
 		}
 		// An arm that has reached its limit may have more rows, and the rows of later arms must not come before them.
-		// The bytes are counted here too, because compressed data can be larger than its stored size.
+		// The bytes of data are counted, because the text of data can be longer than what is stored.
 		p.cut = p.cut || bytes > r.pageBytes && !p.more
 		if p.more = p.more || p.cut; p.more {
 			continue

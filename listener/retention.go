@@ -27,8 +27,8 @@ type Retention struct {
 
 	// Keep is how long a row is kept after its created_at.
 	Keep time.Duration
-	// MinAge is the least time between a commit and the deletion of its rows, also of rows whose created_at is older than
-	// Keep when they are committed. In this time, every connected hub reads them. The default is 1 min. A negative MinAge
+	// MinAge is the least time between a commit and the deletion of its rows, even if the created_at of the rows is older
+	// than Keep at their commit. In this time, every connected hub reads the rows. The default is 1 min. A negative MinAge
 	// means no such time, which only a test should use.
 	MinAge time.Duration
 	// Every is the pause after a round that has deleted nothing or has failed. After a round that has deleted rows, the
