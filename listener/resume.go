@@ -69,8 +69,8 @@ func (s *session) endWarming(ctx context.Context) error {
 	return s.link.bounded(ctx, s.restart(ResetHistory))
 }
 
-// restart returns a function that continues after the rows that are visible now. Earlier cursors are no longer valid. The
-// parameter reset says why, and is the Reset of the batch.
+// restart returns a function that continues after the rows that are visible now. The parameter reset is the reason, and
+// the Reset of the batch, with which the hub resets all streams.
 func (s *session) restart(reset string) func(context.Context, querier) error {
 	return func(ctx context.Context, db querier) error {
 		now, err := s.now(ctx, db)
@@ -108,8 +108,8 @@ const warmQuery = `SELECT xid::text FROM (SELECT xid, sum(pg_column_size(data) +
 		ORDER BY xid DESC, id DESC LIMIT $2 / 300 + 1) newest) sized
 	GROUP BY xid HAVING max(bytes) <= $2 ORDER BY sized.xid LIMIT 1`
 
-// warmCursor returns the cursor of a reader that has not seen the newest transactions. Their rows have at most limit
-// bytes together.
+// warmCursor returns the cursor of a reader that has not seen the newest transactions. The rows of these transactions
+// have at most limit bytes together.
 func warmCursor(ctx context.Context, db querier, now cursor.Cursor, limit int64) (cursor.Cursor, error) {
 	var oldest string
 	err := db.QueryRow(ctx, warmQuery, strconv.FormatUint(now.Xmax, 10), limit).Scan(&oldest)

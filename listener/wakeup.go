@@ -25,8 +25,8 @@ import (
 // seen that the lock is held and has then fetched. The holder notifies the others when it releases the lock.
 //
 // Before a hub sleeps, it must fetch: after it has taken the lock, or after it has seen that another hub holds the
-// lock. Therefore no phase calls hold or rely, in which the hub sleeps. A phase returns the next phase together with a
-// reason to fetch, and the session's loop fetches before it calls next again.
+// lock. Therefore no phase calls hold or rely, the phases in which the hub sleeps. Instead, a phase returns the next
+// phase together with a reason to fetch, and the session's loop fetches before it calls next again.
 type wakeup struct {
 	*Listener
 	link *link
