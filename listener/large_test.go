@@ -83,8 +83,8 @@ func TestManyNumbersAreRead(t *testing.T) {
 	conn := connect(t, dsn)
 	r := listen(t, dsn)
 	r.caughtUp(t)
-	// The listener measures the data with 60,000 numbers before it reads the text. The other data is too large to be
-	// measured.
+	// The listener measures the data with 60,000 numbers before it reads the text. The data with 3,000,000 numbers is too
+	// large to be measured.
 	for _, numbers := range []int{60_000, 3_000_000} {
 		exec(t, conn, "INSERT INTO rowcast.notifications (recipient, data) SELECT 'alice', jsonb_agg(i % 10) FROM generate_series(1, $1::int) i", numbers)
 		insert(t, conn, "next")

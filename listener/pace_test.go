@@ -196,7 +196,7 @@ func TestHubCollectsCommits(t *testing.T) {
 	}
 }
 
-// One slow fetch does not delay the next poll. Two do.
+// One slow fetch does not delay the next poll. Two slow fetches in a row do.
 func TestOneSlowFetchDelaysNothing(t *testing.T) {
 	t.Parallel()
 	w := newWakeup(&Listener{}, nil, nil)

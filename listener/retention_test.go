@@ -362,7 +362,7 @@ func TestRetentionDoesNotWaitForReplays(t *testing.T) {
 	await(t, "the replays", &replays)
 }
 
-// A row is deleted at the earliest MinAge after its commit, also if its created_at is older than Keep.
+// A row is deleted at the earliest MinAge after its commit, even if its created_at is older than Keep.
 func TestRetentionKeepsNewCommits(t *testing.T) {
 	t.Parallel()
 	conn, r := aging(t, 10)

@@ -17,7 +17,7 @@ import (
 )
 
 // dialled has the DialFunc of a test, and a descriptor of its own for each socket that it has opened, because the
-// listener closes the connections and continues to use their sockets.
+// listener may close a connection and continue to use its socket.
 type dialled struct {
 	mu      sync.Mutex
 	sockets []*os.File
