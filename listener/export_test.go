@@ -79,7 +79,7 @@ func (r *Retention) Settled(t *testing.T, xmin uint64) uint64 {
 // many rows the page may have (see page.go).
 func (l *Listener) Page(ctx context.Context, conn *pgx.Conn, from cursor.Cursor, rows int) ([]feed.Row, error) {
 	r := l.reader(func(statement func(context.Context, querier) error) error { return statement(ctx, conn) })
-	p, err := r.fetch(fetchQuery, from, 0, nil, level(rows))
+	p, err := r.fetch(request{query: fetchQuery, from: from, level: level(rows)})
 	return p.deliverable(nil), err
 }
 

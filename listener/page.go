@@ -78,13 +78,14 @@ type request struct {
 	epoch    cursor.Tag
 	snapshot *cursor.Cursor // nil means the present one
 	extra    []any          // further parameters of the query
+	skipped  int            // the number of the oldest transactions in flight whose rows nearQuery does not look for
 	level    level
 }
 
 // fetch reads a page of the rows that the listener's cursor has not seen. With the snapshot of an earlier page, it
 // continues that page's batch (rule 13). The query is not replayQuery.
-func (r *reader) fetch(query pageQuery, from cursor.Cursor, epoch cursor.Tag, snapshot *cursor.Cursor, now level) (page, error) {
-	p, err := r.page(request{query: query, from: from, epoch: epoch, snapshot: snapshot, level: now})
+func (r *reader) fetch(q request) (page, error) {
+	p, err := r.page(q)
 	if err != nil {
 		return page{}, fmt.Errorf("fetch: %w", err)
 	}

@@ -66,6 +66,9 @@ UNION ALL (SELECT ` + c.of(3) + ` FROM rowcast.notifications n
 // has seen, and leaves them out: the query is for cursors with few such rows, and without a half-delivered transaction.
 // $2 has the transactions in flight, $3 is the transaction from which on nothing was seen, and $4 is the largest number
 // of rows. nearQuery reads the present snapshot. Without a row in rowcast.history, the horizon is NULL.
+//
+// If the oldest transactions in flight are too old for that, $1 and $2 leave them out, as if the cursor had seen them.
+// The page must not be used if its snapshot shows that one of them has ended, because their rows would be missing.
 var nearQuery = func() pageQuery {
 	const present = `(SELECT pg_current_snapshot())`
 	q := newPageQuery(func(more string) string {
@@ -119,8 +122,9 @@ var (
 // rows.
 func (q request) args(rows int) []any {
 	if q.query.near {
-		xids := [2]string{strconv.FormatUint(q.from.Lowest(), 10), strconv.FormatUint(q.from.Xmax, 10)}
-		return []any{xids[0], formatXids(q.from.Xip), xids[1], rows}
+		c := q.from
+		c.Xip = c.Xip[q.skipped:]
+		return []any{strconv.FormatUint(c.Lowest(), 10), formatXids(c.Xip), strconv.FormatUint(c.Xmax, 10), rows}
 	}
 	var shows *string
 	if q.snapshot != nil {

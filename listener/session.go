@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"rowcast/listener/cursor"
@@ -193,10 +194,18 @@ func (s *session) readAll(ctx context.Context, done *fetched, began time.Time) e
 	return nil
 }
 
+// page reads the next page. If nearQuery has left out a transaction that has ended, its page is not used.
 func (s *session) page(snapshot *cursor.Cursor) (p page, err error) {
-	query := s.queryNow(snapshot)
-	if p, err = s.reader.fetch(query, s.cursor, s.epoch, snapshot, s.level); query.near && errors.Is(err, errNoHistory) {
-		p, err = s.reader.fetch(fetchQuery, s.cursor, s.epoch, snapshot, s.level)
+	query, skipped := s.queryNow(snapshot)
+	r := request{query: query, skipped: skipped, from: s.cursor, epoch: s.epoch, snapshot: snapshot, level: s.level}
+	p, err = s.reader.fetch(r)
+	isWasted := err == nil && slices.ContainsFunc(s.cursor.Xip[:skipped], func(xid uint64) bool { return p.end.Seen(xid, 0) })
+	if isWasted {
+		s.span.wasted()
+	}
+	if isWasted || query.near && errors.Is(err, errNoHistory) {
+		r.query, r.skipped = fetchQuery, 0
+		p, err = s.reader.fetch(r)
 	}
 	if err == nil {
 		s.observeHistory(&p)

@@ -3,49 +3,67 @@ package listener
 import (
 	"slices"
 	"time"
+
+	"rowcast/listener/cursor"
 )
 
 // A span estimates how many rows nearQuery would read again. These are the rows that the cursor has seen and that
 // belong to transactions after the oldest transaction that the cursor has not seen. They are many if that oldest
-// transaction has been open for long.
+// transaction has been open for long. Then nearQuery must leave that transaction out. When it has ended, fetchQuery
+// reads its rows.
 type span struct {
-	from    uint64    // nearQuery is not used if the oldest transaction is below this number; 0 before the first fetch
-	fetches []fetched // the last fetches that found rows
+	from  uint64 // nearQuery must not begin below this transaction; 0 before the first fetch
+	ended []end  // the ends of the last fetches that found rows, as far back as nearQuery may begin
+	rows  int    // the number of rows of these fetches
+
+	wait int // the number of further fetches in which nearQuery must not leave out a transaction
+}
+
+// An end is where a fetch ended.
+type end struct {
+	xmax uint64 // the xmax of the snapshot: the fetch has read no row of this transaction or a later one
+	rows int
 }
 
 const (
 	// fewRows is the largest number of rows that nearQuery may read again. With more rows, fetchQuery costs less.
 	fewRows = 200
-	// slowFetch is how long a fetch may take. After a slower fetch, nearQuery is not used until all transactions that were
-	// open during the fetch have ended. They may have inserted many rows, which nearQuery would find again in each fetch
-	// until their commit.
+	// slowFetch is how long a fetch may take. After a slower fetch, nearQuery leaves out all transactions that were open
+	// during the fetch. They may have inserted many rows, which nearQuery would find again in each fetch until their
+	// commit.
 	slowFetch = 2 * time.Millisecond
-	// maxFetches bounds the fetches that a span remembers.
-	maxFetches = 32
+	// afterWaste is the number of fetches that leave out no transaction after a page that could not be used, because a
+	// transaction that nearQuery had left out had ended. So at most one in twenty fetches costs two queries.
+	afterWaste = 20
 )
 
 // add records a fetch.
 func (s *span) add(done fetched) {
+	s.wait = max(s.wait-1, 0)
 	if s.from == 0 || done.took > slowFetch {
 		s.from = done.end
 	}
 	if done.rows == 0 {
 		return
 	}
-	if len(s.fetches) == maxFetches { // the two oldest become one, which ends where the later one ended
-		s.fetches[1].rows += s.fetches[0].rows
-		s.fetches = slices.Delete(s.fetches, 0, 1)
+	s.ended = append(s.ended, end{done.end, done.rows})
+	s.rows += done.rows
+	for s.rows-s.ended[0].rows > fewRows { // nearQuery may begin at the next end at the earliest
+		s.rows -= s.ended[0].rows
+		s.ended = slices.Delete(s.ended, 0, 1)
 	}
-	s.fetches = append(s.fetches, done)
 }
 
-// isShort reports whether nearQuery would read few rows again if oldest is the oldest transaction that the cursor has not
-// seen. A fetch that ended at oldest or below it has read no row of a later transaction.
-func (s *span) isShort(oldest uint64) bool {
-	s.fetches = slices.DeleteFunc(s.fetches, func(f fetched) bool { return f.end <= oldest })
-	again := 0
-	for _, f := range s.fetches {
-		again += f.rows
+// wasted records that a page of nearQuery could not be used.
+func (s *span) wasted() { s.wait = afterWaste }
+
+// skip returns how many of the oldest transactions in flight nearQuery must leave out to read few rows again. It returns
+// false if nearQuery must not be used.
+func (s *span) skip(c cursor.Cursor) (oldest int, near bool) {
+	lowest := s.from
+	if s.rows > fewRows {
+		lowest = max(lowest, s.ended[0].xmax)
 	}
-	return s.from > 0 && oldest >= s.from && again <= fewRows
+	oldest, _ = slices.BinarySearch(c.Xip, lowest)
+	return oldest, s.from > 0 && c.Whole() && c.Xmax >= lowest && (oldest == 0 || s.wait == 0)
 }

@@ -3,35 +3,56 @@ package listener
 import (
 	"testing"
 	"time"
+
+	"rowcast/listener/cursor"
 )
 
-// nearQuery is used only while it reads few rows again.
+// nearQuery is used only while it reads few rows again. It leaves out the transactions that have been open for longer.
 func TestSpan(t *testing.T) {
 	t.Parallel()
 	var s span
-	want := func(when string, oldest uint64, short bool) {
+	const unused = -1
+	want := func(when string, c cursor.Cursor, want int) {
 		t.Helper()
-		if got := s.isShort(oldest); got != short {
-			t.Errorf("%s: got %v, want %v", when, got, short)
+		got, near := s.skip(c)
+		if !near {
+			got = unused
+		}
+		if got != want {
+			t.Errorf("%s: nearQuery leaves out %d transactions, want %d (-1 means that it is not used)", when, got, want)
 		}
 	}
-	want("before the first fetch", 500, false)
+	open := func(xmax uint64, xip ...uint64) cursor.Cursor { return cursor.Cursor{Xmax: xmax, Xip: xip} }
+	want("before the first fetch", open(500), unused)
 	s.add(fetched{end: 1000, rows: 10_000})
-	want("a transaction from before the first fetch is open", 999, false)
-	want("it has ended", 1000, true)
-	for end := uint64(1010); end <= 2000; end += 10 {
-		s.add(fetched{end: end, rows: 10})
+	want("a transaction from before the first fetch is open", open(1000, 999), 1)
+	want("no transaction is open", open(1000), 0)
+	want("the last fetch has ended above the cursor", open(999), unused)
+	want("a transaction was delivered in part", cursor.Cursor{Xmax: 1000, Xid: 1000, ID: 1}, unused)
+	for xmax := uint64(1010); xmax <= 2000; xmax += 10 {
+		s.add(fetched{end: xmax, rows: 10})
 	}
-	want("a transaction was open during 19 fetches", 1810, true)
+	want("a transaction was open during 19 fetches", open(2000, 1810), 0)
 	s.add(fetched{end: 2010, rows: 20})
-	want("it is still open", 1810, false)
-	want("a later transaction is the oldest", 1830, true)
-	s.add(fetched{end: 2020, took: time.Second})
-	want("a fetch was slow", 1830, false)
-	want("all transactions of that time have ended", 2020, true)
-	for end := uint64(2100); end < 3000; end++ {
-		s.add(fetched{end: end, rows: 1})
+	want("it is still open", open(2010, 1810), 1)
+	want("a later transaction is the oldest", open(2010, 1830), 0)
+	want("three are open, one of them for long", open(2010, 1500, 1830, 2009), 1)
+	s.wasted()
+	want("one that nearQuery has left out has ended", open(2010, 1500), unused)
+	want("meanwhile, none must be left out", open(2010, 1830), 0)
+	for range afterWaste {
+		s.add(fetched{end: 2010})
 	}
-	want("of many fetches, the oldest are counted together", 2090, false)
-	want("many fetches, of which few are after the oldest transaction", 2990, true)
+	want("some fetches later", open(2010, 1500), 1)
+	s.add(fetched{end: 2020, took: time.Second})
+	want("a fetch was slow", open(2020, 1830), 1)
+	want("a later transaction is open", open(2021, 2020), 0)
+	for xmax := uint64(2100); xmax < 3000; xmax++ {
+		s.add(fetched{end: xmax, rows: 1})
+	}
+	want("many fetches, of which 200 are after the oldest transaction", open(2999, 2799), 0)
+	want("many fetches, of which 201 are after the oldest transaction", open(2999, 2798), 1)
+	if len(s.ended) > fewRows+1 {
+		t.Errorf("the span remembers %d fetches, want at most %d", len(s.ended), fewRows+1)
+	}
 }

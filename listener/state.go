@@ -47,16 +47,16 @@ func readState(values [][]byte) (s state, err error) {
 	return s, err
 }
 
-// queryNow returns the query for the next page. With PollOnly, each page asks for the state: the listener does not
+// queryNow returns the query for the next page, and how many of the oldest transactions in flight it leaves out. With PollOnly, each page asks for the state: the listener does not
 // notice when the server behind a pooler restarts, and must not continue in another epoch.
-func (s *session) queryNow(snapshot *cursor.Cursor) pageQuery {
-	switch {
-	case s.PollOnly || time.Since(s.inquired) >= s.Look:
-		return stateQuery
-	case snapshot == nil && !s.historyLost && s.cursor.Whole() && s.span.isShort(s.cursor.Lowest()):
-		return nearQuery
+func (s *session) queryNow(snapshot *cursor.Cursor) (query pageQuery, skipped int) {
+	if s.PollOnly || time.Since(s.inquired) >= s.Look {
+		return stateQuery, 0
 	}
-	return fetchQuery
+	if skipped, near := s.span.skip(s.cursor); near && snapshot == nil && !s.historyLost {
+		return nearQuery, skipped
+	}
+	return fetchQuery, 0
 }
 
 // observe uses the state that a page has brought. It reports void if another epoch has begun. Then the page must not be
