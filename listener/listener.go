@@ -155,6 +155,20 @@ type Stats struct {
 	current atomic.Pointer[time.Time] // when the last fetch that read to the end began, or when Run began
 }
 
+// Lag returns how far the listener is behind. All rows that were committed after Run began, and longer ago than Lag,
+// have been delivered. Lag is up to about Look (1 s) while the listener sleeps. It grows while new rows are being read,
+// and while PostgreSQL is unreachable. It is 0 before Run has begun.
+func (s *Stats) Lag() time.Duration {
+	current := s.current.Load()
+	if current == nil {
+		return 0
+	}
+	return time.Since(*current)
+}
+
+// setCurrent makes Lag count from the time at.
+func (s *Stats) setCurrent(at time.Time) { s.current.Store(&at) }
+
 // logs has the limits of log lines that could otherwise be written very often.
 type logs struct {
 	connected, lost    loglimit.Limit

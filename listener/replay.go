@@ -12,6 +12,7 @@ import (
 
 	"rowcast/listener/cursor"
 	"rowcast/listener/feed"
+	"rowcast/sql"
 )
 
 // A Replayer reads the rows that the cursor of a client has not seen. It keeps no query open between two pages: an
@@ -53,6 +54,29 @@ func (l *Listener) NewReplayer(ctx context.Context, conns int) (*Replayer, error
 
 // CatchUp calls [Listener.CatchUp].
 func (r *Replayer) CatchUp(ctx context.Context) error { return r.listener.CatchUp(ctx) }
+
+// disconnectChannel and disconnectedChannel carry requests to close the streams of a recipient. On disconnectChannel,
+// any role may send the recipient as the payload. On disconnectedChannel, a hub that has closed its own streams of the
+// recipient sends the name of its listener and the recipient.
+const (
+	disconnectChannel   = sql.Channel + ".disconnect"
+	disconnectedChannel = sql.Channel + ".disconnected"
+)
+
+// Disconnect asks all other listeners of this database to close the streams of a recipient, with [Listener.Disconnect].
+// The Replayer's own listener ignores the request: its hub has closed the streams already, and clients may have
+// reconnected with a new authentication when the request comes back. Listeners with PollOnly do not receive
+// the request. Disconnect returns once the request is committed.
+func (r *Replayer) Disconnect(ctx context.Context, recipient string) error {
+	ctx, cancel := context.WithTimeout(ctx, r.timeout)
+	defer cancel()
+	// The names are qualified, because behind a pooler the connection does not have the listener's settings.
+	const notify = "SELECT pg_catalog.pg_notify($1::pg_catalog.text, $2::pg_catalog.text)"
+	if _, err := r.notifying.Exec(ctx, notify, disconnectedChannel, r.listener.name+" "+recipient); err != nil {
+		return fmt.Errorf("notify %s: %w", disconnectedChannel, err)
+	}
+	return nil
+}
 
 // newPool returns a pool of connections for a purpose. begin is called for each new connection after the settings were
 // applied. It is not called with PollOnly.

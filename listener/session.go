@@ -243,6 +243,27 @@ func commits(rows []row) (n int) {
 	return n
 }
 
+// observeLag is called after each page. If the fetch has no more pages, it records that the listener is up to date. If
+// the fetch has more pages and has taken longer than LagLimit, it warns: rows that are large, or slow to read, delay
+// all later rows. It does not warn while recent rows are being read (Warm).
+func (s *session) observeLag(began time.Time, more bool) {
+	if !more {
+		s.Stats.setCurrent(began)
+		if s.isLagging {
+			s.isLagging = false
+			s.Logger.Info("all new rows have been read")
+		}
+		return
+	}
+	if time.Since(began) < s.LagLimit || s.isWarming() {
+		return
+	}
+	if logger, ok := s.logs.lag.Allow(s.Logger); ok {
+		s.isLagging = true
+		logger.Warn("reading new rows takes long: later rows are delayed", "lag", s.Stats.Lag().Round(time.Millisecond), "last_id", s.cursor.ID)
+	}
+}
+
 // inspect counts the rows whose transaction number this server has not assigned: rows that were restored, replicated or
 // forged. These rows are never sent. It counts at most once a minute, and at most 1,000 rows.
 func (s *session) inspect(ctx context.Context) error {
