@@ -132,7 +132,7 @@ test("retry and Retry-After are obeyed, but for 10 minutes at most", async (t) =
 });
 
 test("after an answer that will probably be the same the next time, the wait is at least 10 s", async (t) => {
-  for (const [status, headers, state] of [[400, {}, "status"], [404, {}, "status"], [200, { "Content-Type": "text/html" }, "type"], [200, {}, "type"]]) {
+  for (const [status, headers, state] of [[202, {}, "status"], [400, {}, "status"], [404, {}, "status"], [200, { "Content-Type": "text/html" }, "type"], [200, {}, "type"]]) {
     await t.test(`${status} ${headers["Content-Type"]}`, async (t) => {
       const hub = new Hub(t);
       const source = hub.open();
@@ -142,6 +142,17 @@ test("after an answer that will probably be the same the next time, the wait is 
       (await hub.request(2)).greet();
       await settle();
       assert.equal(source.state, "open");
+    });
+  }
+});
+
+test("after a status that may be different the next time, the wait is short", async (t) => {
+  for (const status of [408, 425, 429, 500, 503]) {
+    await t.test(`${status}`, async (t) => {
+      const hub = new Hub(t);
+      hub.open();
+      (await hub.request(1)).answer(status);
+      assert.ok((await hub.wait()) <= 1);
     });
   }
 });
