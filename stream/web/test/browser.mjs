@@ -285,6 +285,10 @@ export class Connection {
       page.streams.delete(stream);
       stream.hub.streams.delete(stream);
     };
+    stream.cut = () => {
+      stream.hub.streams.delete(stream);
+      page.task(() => stream.ended || this.cut());
+    };
     stream.send = (events) => {
       for (let i = 0; i < events.length;) {
         const n = 1 + Math.floor(random() * 4);

@@ -23,7 +23,7 @@ class World {
     const random = seeded(seed);
     Object.assign(this, { Tabs, log, random, clock: new Clock(), database: new Database() });
     this.kinds = { named: random() < 0.5, faults: random() < 0.4, users: random() < 0.2, epochs: random() < 0.15, horizon: random() < 0.15,
-      lockless: random() < 0.1, notes: random() < 0.3, ...kinds };
+      lockless: random() < 0.1, notes: random() < 0.3, silent: seeded(~seed)() < 0.3, ...kinds };
     this.hubs = Array.from({ length: random() < 0.5 ? 1 : 2 }, () => new Hub(this.database));
     this.browser = new Browser(this.clock, random, this.hubs, HEARTBEAT);
     if (this.kinds.faults) this.browser.faults = { lost: 0.05, doubled: 0.1, swapped: 0.1 };
@@ -183,11 +183,9 @@ class World {
     for (const [what, n] of Object.entries(left)) if (n > 0) this.error(`${page.name} has ${n} ${what} after close()`);
   }
 
+  // Ends the streams of a page. If silent is true, the page does not learn this, as when a network loses the packets.
   cut(page) {
-    for (const stream of page.streams) {
-      stream.end();
-      page.task(() => page.client.cutForTest?.());
-    }
+    for (const stream of page.streams) this.kinds.silent ? stream.end() : stream.cut();
   }
 
   // The checks.
@@ -200,7 +198,8 @@ class World {
       else if (event.type === "message" && event.data.startsWith('"')) this.checkNote(page, event.data);
       else if (event.type === "message") this.checkRow(page, JSON.parse(event.data));
     }
-    page.base ??= page.client.cursor ? parse(page.client.cursor.split(" ")[0]) : undefined;
+    // If there are two cursors after the first frame, the first is at the end of the frame, and the tab began at the last.
+    page.base ??= page.client.cursor ? parse(page.client.cursor.split(" ").at(-1)) : undefined;
   }
 
   reset(page, { data, lastEventId }) {
