@@ -34,7 +34,7 @@ async function schedule(t, seed) {
   }
   for (const store of stores) store.hold = false;
   await server.drain();
-  t.mock.timers.tick(30_000); // the longest time until a failed request for the counts is repeated
+  t.mock.timers.tick(60_000); // the longest time until a failed request for the list is repeated
   await server.drain();
   for (const [i, store] of stores.entries()) {
     const { unseen, unread } = server.counts();
