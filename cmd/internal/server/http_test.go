@@ -157,7 +157,7 @@ func TestAttackSlowRequest(t *testing.T) {
 					return err
 				})
 				if took > 17*time.Second {
-					t.Errorf("the server closed the connection after %v, want at most 17s", took)
+					t.Errorf("the connection was open for %v, want at most 17s", took)
 				}
 			})
 		})
@@ -174,7 +174,7 @@ func TestAttackUnreadAnswers(t *testing.T) {
 			return err
 		})
 		if took > 17*time.Second {
-			t.Errorf("the server closed the connection after %v, want at most 17s", took)
+			t.Errorf("the connection was open for %v, want at most 17s", took)
 		}
 	})
 }

@@ -13,7 +13,7 @@ import (
 	"rowcast/stream/inbox"
 )
 
-// inboxConns is the number of connections to PostgreSQL for the inbox.
+// inboxConns is the maximum number of connections to PostgreSQL for the inbox.
 const inboxConns = 4
 
 // inboxPath is the path of a user's list of notifications. The paths of the other actions are below it.
@@ -42,11 +42,11 @@ func (s *Server) openInbox(ctx context.Context) (closeStore func(), err error) {
 		store: store,
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Namespace: "rowcast", Name: "inbox_requests_total",
-			Help: "Requests for an inbox, by action and by class of the HTTP status. The class of a request whose client disconnected before the answer is 4xx.",
+			Help: "Requests for an inbox, by action and by class of the HTTP status. A request that was given up because its client had disconnected counts as 4xx.",
 		}, []string{"action", "code"}),
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Namespace: "rowcast", Name: "inbox_request_duration_seconds",
-			Help:    "Time from the arrival of a request for an inbox until its answer was written, by action.",
+			Help:    "Time from the arrival of a request for an inbox until its answer was written or the request was given up, by action.",
 			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 20},
 		}, []string{"action"}),
 	}

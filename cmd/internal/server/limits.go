@@ -14,8 +14,8 @@ import (
 // maxDescriptors is the maximum number of file descriptors that a hub uses, even if the system allows more.
 const maxDescriptors = 1 << 20
 
-// ownConnections is the number of connections to PostgreSQL besides the connections for replays and for the inbox: two
-// for the listener, one for retention and one for /disconnect.
+// ownConnections is the maximum number of connections to PostgreSQL besides those for replays and for the inbox: two for
+// the listener, one for retention and one for /disconnect.
 const ownConnections = 4
 
 // LimitStreams sets the maximum number of streams. If streams is 0, the maximum is what the limit of open files allows.
@@ -67,8 +67,8 @@ func divideDescriptors(available uint64, streams, replays, own int) (division, e
 	return d, nil
 }
 
-// memoryShare is the part of the cgroup's memory limit that the Go runtime may use. The rest is for memory that the
-// runtime does not count.
+// memoryShare is the part of the cgroup's memory limit that the Go runtime may use, unless the environment variable
+// AUTOMEMLIMIT sets another. The rest is for memory that the runtime does not count.
 const memoryShare = 0.9
 
 // LimitMemory sets the memory limit of the Go runtime. Near the limit, the runtime collects garbage more often, so that
@@ -79,7 +79,7 @@ func LimitMemory(logger *slog.Logger) int64 {
 	switch {
 	case errors.Is(err, memlimit.ErrNoCgroup), errors.Is(err, memlimit.ErrCgroupsNotSupported):
 	case err != nil:
-		logger.Warn("cannot read the memory limit of the cgroup; set GOMEMLIMIT instead", "error", err)
+		logger.Warn("cannot set a memory limit from the limit of the cgroup; set GOMEMLIMIT instead", "error", err)
 	case limit < math.MaxInt64:
 		logger.Info("memory limit of the Go runtime", "bytes", limit)
 	}

@@ -45,7 +45,7 @@ func (s *Server) metrics() http.Handler {
 func (s *Server) registerRequests(r registry) {
 	r.counter("idle_connections_closed_total", "HTTP connections without a stream at --listen that were closed because too many of them were open.",
 		&s.idle.Closed)
-	r.counter("auth_denied_total", "Requests for a stream that were answered with status 400, 401 or 403.", &s.Events.Stats.Denied)
+	r.counter("auth_denied_total", "Requests for a stream, and preflight requests, that were denied with status 400, 401 or 403.", &s.Events.Stats.Denied)
 	r.counter("auth_unavailable_total", "Requests for a stream that could not be authenticated for a temporary reason, such as an "+
 		"app that does not answer. The clients retry later.", &s.Events.Stats.Unavailable)
 	registerRefusals(r, &s.Hub.Stats.Refused)
@@ -103,7 +103,7 @@ func (s *Server) registerRows(r registry) {
 	feed := &s.Listener.Stats
 	r.counter("rows_total", "Rows that the listener has read. Rows that are read again for streams that resume are not counted.", &feed.Rows)
 	r.counter("unreadable_rows_total", "Rows that could not be read, counted at each attempt. Streams get rowcast.unreadable instead, "+
-		"or nothing if the row's recipient cannot be read either.", &feed.Unreadable)
+		"or nothing if no valid recipient can be read either.", &feed.Unreadable)
 	r.counter("unnotified_rows_total", "Rows that a safety poll found because they came without a notification: logical replication, rowcast.ring = off, or a disabled trigger.", &feed.Unnotified)
 	r.gauge("foreign_rows", "Rows in the table that are never sent, because the PostgreSQL server has not assigned their transaction numbers. "+
 		"Counted at most once a minute, and only up to 1000.",

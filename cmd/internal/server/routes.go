@@ -57,7 +57,8 @@ func (s *Server) routers() (public, admin http.Handler) {
 }
 
 // SetEventsPath sets EventsPath. It returns an error if another handler of the server has this path, at Listen or at
-// AdminListen, or would have it with another configuration. The field Routes must be set before the call.
+// AdminListen. It refuses the paths of the inbox and of /disconnect even if the server does not serve them. The field
+// Routes must be set before the call.
 func (s *Server) SetEventsPath(path string) error {
 	r := chi.NewRouter()
 	s.otherRoutes(r)
@@ -90,7 +91,8 @@ func (s *Server) allowsOrigin(_ *http.Request, origin string) bool {
 }
 
 // refusePreflights denies the preflight requests of pages whose origin may not use the hub. A browser sends a preflight
-// request before a request with a token. The page learns only that its request has failed. The hub logs the reason.
+// request before it sends a token to another origin. The page learns only that its request has failed. The hub logs
+// the reason.
 func (s *Server) refusePreflights(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		isPreflight := r.Method == http.MethodOptions && r.Header.Get("Access-Control-Request-Method") != ""

@@ -1,5 +1,5 @@
 // Package server runs a complete hub: a listener that reads new rows, a [stream.Hub] that sends them to clients,
-// connections for replays, retention, and the HTTP servers.
+// connections for replays, retention, the inbox, and the HTTP servers.
 package server
 
 import (
@@ -36,7 +36,7 @@ type Server struct {
 	Origins         []string // origins whose pages may open streams, besides the hub's own origin
 	LoopbackOrigins bool     // pages of loopback origins may open streams, too
 	CORSHeaders     []string // further request headers that pages of these origins may send
-	Trusted         Proxies  // proxies whose X-Forwarded-For header is trusted
+	Trusted         Proxies  // proxies whose headers X-Forwarded-For, -Proto and -Host are trusted
 
 	Events    auth.Handler                    // the handler of EventsPath; the default authenticator is InsecureUID
 	Guard     func(http.Handler) http.Handler // wraps all handlers at Listen; may be nil
@@ -63,7 +63,8 @@ type Server struct {
 // at once. A single larger row is read nevertheless.
 const PageBytes = 1 << 20
 
-// New returns a server for a database, with as many streams as LimitStreams(0) allows.
+// New returns a server for a database. The maximum number of streams is what the limit of open files allows, until
+// LimitStreams sets another.
 func New(database *pgx.ConnConfig, logger *slog.Logger) *Server {
 	s := &Server{Logger: logger, Replays: DefaultReplays(), EventsPath: "/events", Explain: func(err error) error { return err }}
 	s.Events.Hub, s.Events.Authenticate, s.Events.Logger = &s.Hub, new(auth.InsecureUID).Authenticate, logger
