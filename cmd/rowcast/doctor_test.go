@@ -55,7 +55,7 @@ func TestDoctorFindsNothing(t *testing.T) {
 		"schema":       `ok the schema rowcast exists`,
 		"rights":       `ok the role has the rights that a hub needs to read rows`,
 		"retention":    `ok the role can delete old rows`,
-		"row security": `ok no row security policy hides rows from this role`,
+		"row security": `ok no row security policy applies to this role`,
 		"migrations":   `ok the schema has the version that this rowcast needs: ` + schemaVersion + `; the inbox is not installed, and rowcast serve --inbox needs it`,
 		"tables":       `ok every table is as rowcast migrate creates it`,
 		"columns":      `ok every column is as rowcast migrate creates it`,
@@ -71,7 +71,7 @@ func TestDoctorFindsNothing(t *testing.T) {
 		"rows":         `ok all rows have transaction numbers of this server`,
 		"watched":      `ok tables that are watched: 0`,
 		"hubs":         `ok hubs connected: 1`,
-		"park lock":    `ok a hub sleeps until a notification arrives \(LISTEN\), and INSERTs notify it`,
+		"park lock":    `ok a hub is idle in LISTEN, and INSERTs notify it`,
 		"reading":      `ok new rows can be read`,
 	} {
 		if !regexp.MustCompile("^" + want + "$").MatchString(found[check]) {
@@ -240,7 +240,7 @@ func TestDoctorWithoutADatabase(t *testing.T) {
 func TestDoctorFindsAPooler(t *testing.T) {
 	t.Parallel()
 	_, found, _ := examine(t, dbtest.PgBouncer(t, dbtest.Database(t), "transaction", 5))
-	want := "fail a NOTIFY does not arrive: the connection goes through a transaction pooler such as PgBouncer → connect the hub directly to PostgreSQL, or start it with --poll"
+	want := "fail a NOTIFY does not arrive: the connection probably goes through a transaction pooler such as PgBouncer → connect the hub directly to PostgreSQL, or start it with --poll"
 	if found["LISTEN"] != want {
 		t.Errorf("got  %s\nwant %s", found["LISTEN"], want)
 	}
@@ -287,7 +287,7 @@ func TestDoctorGrantsTheRights(t *testing.T) {
 
 	runSQL(t, dsn, `ALTER TABLE rowcast.notifications ENABLE ROW LEVEL SECURITY`)
 	_, found, _ = examine(t, hub)
-	if want := "fail row security policies hide rows from this role, so the hub would refuse to start → ALTER TABLE rowcast.notifications DISABLE ROW LEVEL SECURITY;"; found["row security"] != want {
+	if want := "fail row security policies apply to this role, so a hub may refuse to start → ALTER TABLE rowcast.notifications DISABLE ROW LEVEL SECURITY;"; found["row security"] != want {
 		t.Errorf("got  %s\nwant %s", found["row security"], want)
 	}
 }
@@ -368,7 +368,7 @@ func TestDoctorNamesTheSessionThatBlocksIt(t *testing.T) {
 		t.Fatal(err)
 	}
 	code, _, out := examine(t, dsn)
-	want := regexp.MustCompile(fmt.Sprintf(`(?m)^fail .* no answer within 10 s: process %d of the role postgres \(application "blocker", idle in transaction\) holds a lock\n +→ .*SELECT pg_terminate_backend\(%[1]d\);$`, conn.PgConn().PID()))
+	want := regexp.MustCompile(fmt.Sprintf(`(?m)^fail .* no answer within 10 s: process %d of the role postgres \(application "blocker", idle in transaction\) blocks the check\n +→ .*SELECT pg_terminate_backend\(%[1]d\);$`, conn.PgConn().PID()))
 	if code != 1 || !want.MatchString(out) {
 		t.Errorf("got %d, %s\nwant a match of %s", code, out, want)
 	}
@@ -537,7 +537,7 @@ func TestDoctorGrantsTheRightsOfAWatcher(t *testing.T) {
 	for _, right := range []string{"INSERT (data) ON rowcast.notifications", "EXECUTE ON FUNCTION rowcast.recipients(text)"} {
 		runSQL(t, dsn, "REVOKE "+right+" FROM PUBLIC", "REVOKE "+right+` FROM "`+role+`"`)
 		code, found, _ := examine(t, dsn)
-		want := "fail the owner of a watched table lacks rights, so statements on the table fail → GRANT " + right + ` TO "` + role + `";`
+		want := "fail the owner of a watched table lacks rights, so statements on the table fail or send nothing → GRANT " + right + ` TO "` + role + `";`
 		if code != 1 || found["watched"] != want {
 			t.Fatalf("got %d, %s, want 1, %s", code, found["watched"], want)
 		}

@@ -53,7 +53,7 @@ func blockerOf(ctx context.Context, config *pgx.ConnConfig, pid uint32) finding 
 		return finding{}
 	}
 	return finding{
-		failure, terminal.Printable(fmt.Sprintf("no answer within 10 s: process %d of the role %s (application %q, %s) holds a lock", blocker, role, application, state)),
+		failure, terminal.Printable(fmt.Sprintf("no answer within 10 s: process %d of the role %s (application %q, %s) blocks the check", blocker, role, application, state)),
 		fmt.Sprintf("end its transaction; if it is abandoned: SELECT pg_terminate_backend(%d);", blocker),
 	}
 }

@@ -1,4 +1,5 @@
-// Package doctor checks whether a hub can work with a database, and reports how to fix what is wrong.
+// Package doctor checks whether a hub can work with a database, or whether a role has the rights of an app. It reports
+// how to fix what is wrong.
 package doctor
 
 import (
@@ -15,13 +16,13 @@ import (
 	"rowcast/sql"
 )
 
-// An Examination examines a database. It changes nothing, except that it begins an epoch if no hub has done so. Config,
-// Explain and Out must be set.
+// An Examination examines a database. It changes nothing there, except that it begins an epoch if no hub has done so.
+// Config, Explain and Out must be set.
 type Examination struct {
 	Config  *pgx.ConnConfig   // the connection, as the role of the hub
 	Explain func(error) error // rewrites an error of the database for people
 	Out     io.Writer         // for the report
-	Role    string            // if not empty, only the rights of this role of an app are examined
+	Role    string            // if not empty, the rights of this role of an app are examined instead
 
 	conn            *pgx.Conn
 	tx              pgx.Tx // the transaction of the current check, with a safe search_path

@@ -16,8 +16,9 @@ import (
 func (e *Examination) role(ctx context.Context) (finding, error) {
 	var role string
 	var exists, super, owns bool
-	// owns is true for the owner of the schema, which has all rights of a hub without being the role of a hub. It is
-	// also true if the table epoch is missing, because Missing would then report no missing right.
+	// owns is true for a role with the rights of the owner of the table epoch. Such a role has all rights of a hub
+	// without being the role of a hub. owns is also true if the table is missing. Missing then does not report the
+	// rights on it, so a role that may only read could look like the role of a hub.
 	const query = `SELECT quote_ident($1::text), EXISTS (SELECT FROM pg_roles WHERE rolname = $1::text),
 		EXISTS (SELECT FROM pg_roles WHERE rolname = $1::text AND rolsuper),
 		NOT EXISTS (SELECT FROM pg_class WHERE relnamespace = to_regnamespace('rowcast') AND relname = 'epoch'
@@ -54,7 +55,7 @@ func (e *Examination) appRights(ctx context.Context) (finding, error) {
 		return finding{}, err
 	}
 	if len(sender) == 0 {
-		return ok("the role has the rights of a sender (--sender-role): it can insert notifications and cannot read them"), nil
+		return ok("the role has the rights of a sender (--sender-role), which do not include reading notifications"), nil
 	}
 	fix, err := e.migrate(ctx, true)
 	return finding{failure, fmt.Sprintf("the role lacks rights that an app needs: %s; for an app that only sends, --sender-role grants fewer rights", list(app)), fix}, err

@@ -121,11 +121,11 @@ func (e *Examination) rowSecurity(ctx context.Context) (finding, error) {
 	}
 	if filtered {
 		return finding{
-			failure, "row security policies hide rows from this role, so the hub would refuse to start",
+			failure, "row security policies apply to this role, so a hub may refuse to start",
 			statement,
 		}, nil
 	}
-	return ok("no row security policy hides rows from this role"), nil
+	return ok("no row security policy applies to this role"), nil
 }
 
 // migrations checks the version of the schema, and compares the objects of the schema for the checks that follow.
@@ -224,8 +224,8 @@ func (e *Examination) hubs(ctx context.Context) (finding, error) {
 	return ok("hubs connected: %d", hubs), nil
 }
 
-// parkLock reports which session holds the park lock. While a session holds the lock exclusively, INSERTs send
-// notifications. Otherwise the hubs poll.
+// parkLock reports which session holds the park lock exclusively. While a session does, INSERTs send notifications.
+// Otherwise the hubs poll.
 func (e *Examination) parkLock(ctx context.Context) (finding, error) {
 	query := fmt.Sprintf(`SELECT
 			count(*) FILTER (WHERE mode = 'ShareLock'),
@@ -241,7 +241,7 @@ func (e *Examination) parkLock(ctx context.Context) (finding, error) {
 	}
 	switch {
 	case holder != 0 && name == "rowcast park lock":
-		return ok("a hub sleeps until a notification arrives (LISTEN), and INSERTs notify it"), nil
+		return ok("a hub is idle in LISTEN, and INSERTs notify it"), nil
 	case holder != 0:
 		return finding{
 			warning, fmt.Sprintf("a session that is not a hub holds it (pid %d, application %q), so every INSERT sends a NOTIFY", holder, name),

@@ -128,7 +128,7 @@ func (e *Examination) primary(ctx context.Context) (finding, error) {
 // listen checks whether a NOTIFY from another connection arrives. Through a transaction pooler it does not.
 func (e *Examination) listen(ctx context.Context) (finding, error) {
 	pooled := finding{
-		failure, "a NOTIFY does not arrive: the connection goes through a transaction pooler such as PgBouncer",
+		failure, "a NOTIFY does not arrive: the connection probably goes through a transaction pooler such as PgBouncer",
 		"connect the hub directly to PostgreSQL, or start it with --poll",
 	}
 	channel := fmt.Sprintf("rowcast_doctor_%d", rand.Int64())

@@ -31,7 +31,7 @@ func (e *Examination) watched(ctx context.Context) (finding, error) {
 	}
 	if len(lacking) > 0 {
 		f.verdict = failure
-		texts = append(texts, "the owner of a watched table lacks rights, so statements on the table fail")
+		texts = append(texts, "the owner of a watched table lacks rights, so statements on the table fail or send nothing")
 		for _, grant := range lacking {
 			fixes = append(fixes, terminal.Printable(grant))
 		}
