@@ -33,7 +33,7 @@ func TestNoDatabaseIsGiven(t *testing.T) {
 	migrate := command(t, t.TempDir(), "migrate")
 	migrate.Env = append(migrate.Env, "PGPORT=1", "PGUSER=me")
 	out, err := migrate.CombinedOutput()
-	const begin, end = "rowcast: cannot connect to PostgreSQL at ", " (no database is given: use --database-url or DATABASE_URL)\n"
+	const begin, end = "rowcast: cannot connect to PostgreSQL at ", " (no database URL is given: use --database-url or DATABASE_URL)\n"
 	if got := string(out); exitCode(err) != 1 || !strings.HasPrefix(got, begin) || !strings.HasSuffix(got, end) || strings.Count(got, "\n") != 1 {
 		t.Errorf("got %v, %q, want exit code 1 and one line that begins with %q and ends with %q", err, got, begin, end)
 	}

@@ -40,8 +40,8 @@ func TestTailIsRefused(t *testing.T) {
 		{h.url + "/healthz", h.url + `/healthz is not an event stream: its content type is "text/plain; charset=utf-8"`},
 		{other.URL + "/403", other.URL + `/403 answered 403 Forbidden: not\u000ayou`},
 		{other.URL + "/204", other.URL + "/204 answered 204 No Content"},
-		{other.URL + "/302", other.URL + "/302 answered 302 Found: rowcast tail follows no redirect, because it would send the token to another address; give the final URL"},
-		{other.URL + "/308", other.URL + "/308 answered 308 Permanent Redirect: rowcast tail follows no redirect, because it would send the token to another address; give the final URL"},
+		{other.URL + "/302", other.URL + "/302 answered 302 Found: rowcast tail follows no redirect, because it could send a token to another address; give the final URL"},
+		{other.URL + "/308", other.URL + "/308 answered 308 Permanent Redirect: rowcast tail follows no redirect, because it could send a token to another address; give the final URL"},
 	}
 	for _, tt := range tests {
 		code, stdout, stderr := run(t, nil, "tail", "--url", tt.url, "--token", "secret")

@@ -26,8 +26,8 @@ func (f Flags) Config() (*pgx.ConnConfig, error) {
 	return connstring.Parse(f.DatabaseURL)
 }
 
-// Explain rewrites an error for people. The error of a failed connection becomes an error with the addresses that were
-// tried, and the reason, but without the password. Explain returns other errors unchanged. The errors of Config need no
+// Explain rewrites an error for people. The error of a failed connection becomes an error with the addresses that the
+// connection may use, and the reason, but without the password. Explain returns other errors unchanged. The errors of Config need no
 // change, because they contain no password.
 func (f Flags) Explain(err error) error {
 	if err == nil {
@@ -52,7 +52,7 @@ func (f Flags) hint(failed *pgconn.ConnectError) string {
 	}
 	switch {
 	case f.DatabaseURL == "" && os.Getenv("PGHOST") == "" && os.Getenv("PGSERVICE") == "":
-		return "no database is given: use --database-url or DATABASE_URL"
+		return "no database URL is given: use --database-url or DATABASE_URL"
 	case code == "42704": // undefined_object: an unknown parameter
 		return "remove the parameters that are meant for another program from the database URL"
 	case code == "28P01" && failed.Config.Password == "": // invalid_password
@@ -67,7 +67,7 @@ func (f Flags) hint(failed *pgconn.ConnectError) string {
 	return ""
 }
 
-// Addresses returns the addresses that a connection attempt tries, joined by "or".
+// Addresses returns the addresses that a connection may use, joined by "or".
 func Addresses(config *pgconn.Config) string {
 	var all []string
 	add := func(host string, port uint16) {

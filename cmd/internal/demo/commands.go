@@ -29,7 +29,7 @@ VALUES ('alice', 'notify',
 	}
 }
 
-// printCommands prints the addresses of the page and the commands to try.
+// printCommands prints the address of the page and the commands to try.
 func printCommands(w io.Writer, page string, p *postgres) {
 	bold, faint, plain := "", "", ""
 	if private.IsTerminal(w) && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb" {

@@ -73,7 +73,7 @@ func check(response *http.Response) error {
 	}
 	text := fmt.Sprintf("%s answered %s", where, response.Status)
 	if status/100 == 3 {
-		return Refusal{status, text + ": rowcast tail follows no redirect, because it would send the token to another address; give the final URL"}
+		return Refusal{status, text + ": rowcast tail follows no redirect, because it could send a token to another address; give the final URL"}
 	}
 	body, _ := io.ReadAll(io.LimitReader(response.Body, 300))
 	if reason := terminal.Printable(string(body)); strings.TrimSpace(reason) != "" {

@@ -91,9 +91,9 @@ func isDone(ctx context.Context, err error) bool {
 	return ctx.Err() != nil || errors.Is(err, errCount)
 }
 
-// pause returns the time until the next attempt. It begins with the time that the hub asked for, but at least 100 ms.
-// Each further failure doubles the time, up to 10 s. A time that is longer already stays the same. Then a random part
-// of up to half of the time is added.
+// pause returns the time until the next attempt. It begins with the time that the hub asked for, or 3 s, but at least
+// 100 ms. Each further failure doubles the time, up to 10 s. A time that is longer already stays the same. Then a random
+// part of up to half of the time is added.
 func (t *Client) pause() time.Duration {
 	const longest = 10 * time.Second
 	wait := max(t.decoder.Retry, 100*time.Millisecond)

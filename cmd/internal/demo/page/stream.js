@@ -1,4 +1,4 @@
-// The state of the streams, and their events as the hub has sent them.
+// The state of the streams, and the events that they receive.
 
 const LENGTH = 50; // events of a stream that are shown
 const DATA_LENGTH = 2_000; // characters
