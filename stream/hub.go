@@ -93,6 +93,7 @@ type Hub struct {
 	// [feed.InboxOf], so a client that resumes receives the events that it has missed. rowcast.hello does not name
 	// these recipients.
 	Inbox bool
+
 	// Polling, if not nil, is called when a poll has been counted as a stream. Polling returns a function that is
 	// called when the poll is not counted any more, before the end of its answer is sent. A server that limits the
 	// number of connections without a stream can use Polling: net/http keeps the connection of a poll, but the
