@@ -7,6 +7,7 @@ import (
 	"net"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -128,17 +129,12 @@ func (c *readers) close() {
 	c.all.Wait()
 }
 
-// manyFrames returns a memory with n events, and the cursor after each event. Every tenth event is for everyone. The
-// others are for 45 users.
+// manyFrames returns a memory with n events, and the cursor after each event. Event i is for recipientOf(i).
 func manyFrames(n int) (m *stream.Memory, cursors []cursor.Cursor) {
 	m = stream.NewMemory(1<<30, start)
 	f := &fakeFeed{now: start}
 	for i := range n {
-		recipient := fmt.Sprintf("user %d", i%50)
-		if i%10 == 0 {
-			recipient = everyone
-		}
-		e := f.event(f.now.Xmax, recipient, "notify", `{"msg": "Bob liked your post"}`)
+		e := f.event(f.now.Xmax, recipientOf(i), "notify", `{"msg": "Bob liked your post"}`)
 		f.now = e.Cursor.Reached(cursor.Cursor{Xmax: e.Xid + 1, Epoch: f.now.Epoch})
 		m.Add(e)
 		cursors = append(cursors, f.now)
@@ -146,19 +142,33 @@ func manyFrames(n int) (m *stream.Memory, cursors []cursor.Cursor) {
 	return m, cursors
 }
 
+// recipientOf returns everyone for every tenth event, and one of 45 users for the others.
+func recipientOf(i int) string {
+	if i%10 == 0 {
+		return everyone
+	}
+	return fmt.Sprintf("user %d", i%50)
+}
+
 // BenchmarkUnseen measures the search for the events that a client has missed. The memory has 100,000 events. The
 // client's cursor has seen all of them except the last 0, 100, 1,000 or 99,999.
 func BenchmarkUnseen(b *testing.B) {
 	const kept = 100_000
+	recipients := []string{"user 1", "user 2", everyone} // a stream is always also for everyone
 	m, cursors := manyFrames(kept)
 	for _, missed := range []int{0, 100, 1000, kept - 1} {
 		b.Run(fmt.Sprintf("missed %d", missed), func(b *testing.B) {
-			c, found := cursors[kept-1-missed], 0
-			for b.Loop() {
-				found = m.Unseen(c, "user 1", "user 2")
+			c, found, want := cursors[kept-1-missed], 0, 0
+			for i := kept - missed; i < kept; i++ {
+				if slices.Contains(recipients, recipientOf(i)) {
+					want++
+				}
 			}
-			if want := missed * 14 / 100; found < want-10 || found > want+10 {
-				b.Errorf("found %d events, want from %d to %d", found, want-10, want+10)
+			for b.Loop() {
+				found = m.Unseen(c, recipients...)
+			}
+			if found != want {
+				b.Errorf("found %d events, want %d", found, want)
 			}
 			b.ReportMetric(float64(found), "found")
 		})
