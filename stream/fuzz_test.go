@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"unicode/utf8"
 
 	"rowcast/listener/cursor"
@@ -39,10 +40,11 @@ func (g *helloOnly) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// FuzzServe checks the beginning of streams for any request. The status is 200. rowcast.hello names the grant's
-// recipients. If the stream continues from the client's cursor, this cursor, with the hub's epoch, is the id of
-// rowcast.hello. If it cannot continue, rowcast.reset follows. There are no other events, whatever the request
-// contains.
+// FuzzServe checks the beginning of streams, and the answers to polls, for any request. The status is 200, or 400 if the
+// parameter poll has another value than 1. rowcast.hello names the grant's recipients. If the stream continues from the
+// client's cursor, this cursor, with the hub's epoch, is the id of rowcast.hello. A poll that continues from it ends
+// with a heartbeat. If the stream or the poll cannot continue, rowcast.reset follows. There are no other events,
+// whatever the request contains.
 func FuzzServe(f *testing.F) {
 	f.Add("", "", "alice", "team:7")
 	f.Add(start.String(), "", "", "")
@@ -54,48 +56,86 @@ func FuzzServe(f *testing.F) {
 	f.Add("", "last_event_id="+start.String()+"&x=%zz&lastEventId=%zz", "a", "b")
 	f.Add("9-0-9223372036854775807-.v_________v-5be3b1f2-00000000", "", "a", "b")
 	f.Add("", "", "alice", "*")
-	hub := newFeed(f).hub
+	f.Add("", "poll=1", "alice", "team:7")
+	f.Add(start.String(), "poll=1&p%6Fll=1&poll=%zz", "alice", "")
+	f.Add("77-1042-1042--5be3b1f2-0c9a8e11", "poll=1", "a", "b")
+	f.Add("", "poll=1&last_event_id=x", "a", "b")
+	f.Add(start.String(), "poll=1&poll", "a", "b")
+	f.Add("", "poll=true", "a", "b")
 	f.Fuzz(func(t *testing.T, header, query, user, group string) {
 		if len(user) > 256 || len(group) > 256 { // a recipient has at most 256 bytes
 			return
 		}
-		ctx, leave := context.WithCancel(t.Context())
-		defer leave()
-		request := httptest.NewRequestWithContext(ctx, http.MethodGet, "/", nil)
-		request.ProtoMajor = 2 // over HTTP/2, Serve writes through w
-		request.URL.RawQuery = query
-		request.Header["Last-Event-Id"] = []string{header}
-		w := &helloOnly{header: http.Header{}, leave: leave}
-		hub.Serve(w, request, stream.Grant{User: user, Groups: []string{group}})
-
-		wantWholeBlocks(t, w.body.String())
-		var names []string
-		var hello sse.Event
-		for e, err := range sse.Events(&w.body) {
-			if err != nil {
-				t.Fatal(err)
-			}
-			if names = append(names, e.Name); e.Name == "rowcast.hello" {
-				hello = e
-			}
-		}
-		want := []string{"rowcast.void", "rowcast.hello"}
-		text := cmp.Or(header, lastInQuery(query))
-		c, err := cursor.Parse(text)
-		valid := err == nil && start.Covers(c)
-		c.Epoch = start.Epoch // the hub converts a cursor of another epoch, because the Source says that it is valid
-		if text != "" && !valid {
-			want = append(want, "rowcast.reset")
-		}
-		if w.status != http.StatusOK || w.header.Get("Content-Type") != "text/event-stream" || !slices.Equal(names, want) {
-			t.Errorf("%q %q: got the status %d, the headers %v and the events %q, want 200, text/event-stream and %q",
-				header, query, w.status, w.header, names, want)
-		}
-		if text != "" && valid && hello.LastID != c.String() {
-			t.Errorf("%q: rowcast.hello has the id %q, want %s", text, hello.LastID, c)
-		}
-		checkRecipients(t, hello.Data, user, group)
+		// In a bubble, a poll without events waits for no real time.
+		synctest.Test(t, func(t *testing.T) { checkServe(t, header, query, user, group) })
 	})
+}
+
+func checkServe(t *testing.T, header, query, user, group string) {
+	ctx, leave := context.WithCancel(t.Context())
+	defer leave()
+	request := httptest.NewRequestWithContext(ctx, http.MethodGet, "/", nil)
+	request.ProtoMajor = 2 // over HTTP/2, Serve writes through w
+	request.URL.RawQuery = query
+	request.Header["Last-Event-Id"] = []string{header}
+	w := &helloOnly{header: http.Header{}, leave: leave}
+	newFeed(t).hub.Serve(w, request, stream.Grant{User: user, Groups: []string{group}})
+
+	poll, ok := pollInQuery(query)
+	switch {
+	case ok:
+		checkRecipients(t, checkBeginning(t, w, header, query, poll).Data, user, group)
+	case w.status != http.StatusBadRequest || !strings.HasPrefix(w.body.String(), "poll must be 1"):
+		t.Errorf("%q: got the status %d and the answer %q, want 400 and that poll must be 1", query, w.status, w.body.String())
+	}
+}
+
+// checkBeginning checks the status, the headers and the events of a stream or of the answer to a poll. It returns
+// rowcast.hello.
+func checkBeginning(t *testing.T, w *helloOnly, header, query string, poll bool) (hello sse.Event) {
+	t.Helper()
+	wantWholeBlocks(t, w.body.String())
+	var names []string
+	for e, err := range sse.Events(&w.body) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if names = append(names, e.Name); e.Name == "rowcast.hello" {
+			hello = e
+		}
+	}
+	want := []string{"rowcast.void", "rowcast.hello"}
+	text := cmp.Or(header, lastInQuery(query))
+	c, err := cursor.Parse(text)
+	valid := err == nil && start.Covers(c)
+	c.Epoch = start.Epoch // the hub converts a cursor of another epoch, because the Source says that it is valid
+	switch {
+	case text != "" && !valid:
+		want = append(want, "rowcast.reset")
+	case text != "" && poll:
+		want = append(want, "rowcast.beat")
+	}
+	if w.status != http.StatusOK || w.header.Get("Content-Type") != "text/event-stream" || !slices.Equal(names, want) {
+		t.Errorf("%q %q: got the status %d, the headers %v and the events %q, want 200, text/event-stream and %q",
+			header, query, w.status, w.header, names, want)
+	}
+	if text != "" && valid && hello.LastID != c.String() {
+		t.Errorf("%q: rowcast.hello has the id %q, want %s", text, hello.LastID, c)
+	}
+	return hello
+}
+
+// pollInQuery reports whether a query asks for a poll. ok is false if the parameter poll has another value than 1. A
+// parameter that cannot be decoded does not count.
+func pollInQuery(query string) (poll, ok bool) {
+	values, _ := url.ParseQuery(query)
+	for _, value := range values["poll"] {
+		if value != "1" {
+			return false, false
+		}
+		poll = true
+	}
+	return poll, true
 }
 
 // lastInQuery returns the last value of the parameters for the cursor that is not empty. For a value that cannot be
