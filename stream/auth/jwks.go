@@ -178,7 +178,8 @@ func (j *jwks) read(ctx context.Context) (ok bool) {
 	if empty := len(keys) == 0; empty != j.empty {
 		j.empty = empty
 		if empty {
-			j.logger.Warn("the JSON Web Key Set has no key that can verify a token: all its former keys are withdrawn", "keys", len(published))
+			withdrawn, _ := j.KeyReadAll(ctx) // a set in memory never returns an error
+			j.logger.Warn("the JSON Web Key Set has no key that can verify a token", "keys", len(published), "withdrawn_keys", len(withdrawn))
 		}
 	}
 	j.replace(ctx, keys)

@@ -53,7 +53,7 @@ func TestKeysAreReadAfterTheClientDisconnects(t *testing.T) {
 	}
 }
 
-// Each time that all keys are withdrawn, one warning is logged. If the keys are published again, the next token that
+// Each time that all keys are withdrawn, one warning is logged. It says how many keys are withdrawn. If the keys are published again, the next token that
 // names one of them is valid.
 func TestWithdrawalOfAllKeysIsLoggedOnce(t *testing.T) {
 	t.Parallel()
@@ -68,7 +68,7 @@ func TestWithdrawalOfAllKeysIsLoggedOnce(t *testing.T) {
 	}{{key, 0}, {`{"keys":[]}`, 1}, {`{"keys":[]}`, 1}, {key, 1}, {`{"keys":[{"kty":"oct"}]}`, 2}} {
 		answer = step.answer
 		j.read(t.Context())
-		if got := strings.Count(log.String(), "has no key that can verify a token"); got != step.warnings {
+		if got := countLines(log, "has no key that can verify a token", "withdrawn_keys=1"); got != step.warnings {
 			t.Errorf("after %d answers: %d warnings, want %d", i+1, got, step.warnings)
 		}
 	}
@@ -76,6 +76,30 @@ func TestWithdrawalOfAllKeysIsLoggedOnce(t *testing.T) {
 	if _, err := j.KeyRead(t.Context(), "a"); err != nil {
 		t.Errorf("got %v, want the key that was published again", err)
 	}
+}
+
+// If the first set has no usable key, the warning does not say that keys are withdrawn.
+func TestFirstSetWithoutKeys(t *testing.T) {
+	t.Parallel()
+	log := &bytes.Buffer{}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, `{"keys":[{"kty":"oct"}]}`)
+	}))
+	t.Cleanup(server.Close)
+	newSet(t, server.URL, slog.New(slog.NewTextHandler(log, nil))).read(t.Context())
+	if countLines(log, "has no key that can verify a token", "keys=1 withdrawn_keys=0") != 1 || strings.Contains(log.String(), "are withdrawn") {
+		t.Errorf("got the log %s, want one warning with keys=1 and withdrawn_keys=0", log)
+	}
+}
+
+// countLines returns the number of lines of a log that contain both texts.
+func countLines(log *bytes.Buffer, text, attribute string) (n int) {
+	for line := range strings.Lines(log.String()) {
+		if strings.Contains(line, text) && strings.Contains(line, attribute) {
+			n++
+		}
+	}
+	return n
 }
 
 // A redirect is not followed, because keys from another address must not be trusted. The log does not contain the
