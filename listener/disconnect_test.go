@@ -2,6 +2,7 @@ package listener_test
 
 import (
 	"cmp"
+	"fmt"
 	"log/slog"
 	"maps"
 	"strings"
@@ -51,6 +52,7 @@ func TestDisconnectReachesEveryListener(t *testing.T) {
 		t.Fatal(err)
 	}
 	exec(t, conn, "SELECT pg_notify('rowcast.disconnect', ''), pg_notify('rowcast.disconnect', '*'), pg_notify('rowcast.disconnect', $1)", strings.Repeat("x", 257))
+	exec(t, conn, "SELECT pg_notify('rowcast.disconnected', 'hub *')")
 	exec(t, conn, `NOTIFY "rowcast.disconnect", '{"recipient": "bob"}'`)
 	got, want := map[delivered]int{}, map[delivered]int{{"alice; DROP 'é", 1}: 2, {`{"recipient": "bob"}`, 1}: 2}
 	for range 4 {
@@ -69,9 +71,14 @@ func TestDisconnectReachesEveryListener(t *testing.T) {
 	if len(calls) > 0 {
 		t.Errorf("got a request that was not expected: %v", <-calls)
 	}
-	const warning = `msg="ignored malformed NOTIFY payload" channel=rowcast.disconnect error="the payload is not a user or a group: 1 to 256 bytes of UTF-8 without control characters, and neither * nor a name that begins with rowcast."`
-	if got := strings.Count(log.String(), warning); got != 3 || len(first.messages) > 0 {
-		t.Errorf("got %d warnings and %d messages, want 3 warnings and no message; the log is %s", got, len(first.messages), log.String())
+	const warning = `msg="ignored malformed NOTIFY payload" channel=%s error="the payload is not a user or a group: 1 to 256 bytes of UTF-8 without control characters, and neither * nor a name that begins with rowcast."`
+	for channel, want := range map[string]int{"rowcast.disconnect": 3, "rowcast.disconnected": 1} {
+		if got := strings.Count(log.String(), fmt.Sprintf(warning, channel)); got != want {
+			t.Errorf("got %d warnings about the channel %s, want %d; the log is %s", got, channel, want, log.String())
+		}
+	}
+	if len(first.messages) > 0 {
+		t.Errorf("got %d messages, want none", len(first.messages))
 	}
 }
 

@@ -154,10 +154,10 @@ func (k *link) receive(_ *pgconn.PgConn, n *pgconn.Notification) {
 			k.receiveMessage(n.Payload)
 		}
 	case disconnectChannel:
-		k.receiveDisconnect(n.Payload)
+		k.receiveDisconnect(n.Channel, n.Payload)
 	case disconnectedChannel:
 		if by, recipient, _ := strings.Cut(n.Payload, " "); by != k.name {
-			k.receiveDisconnect(strings.Clone(recipient)) // without Clone, recipient would keep the whole payload in memory
+			k.receiveDisconnect(n.Channel, strings.Clone(recipient)) // without Clone, recipient would keep the whole payload in memory
 		}
 	}
 }
@@ -180,13 +180,13 @@ func (k *link) receiveMessage(payload string) {
 
 // receiveDisconnect drops only malformed requests. If too many calls wait already, it closes the streams at once,
 // perhaps before rows that were committed earlier have been delivered. A client receives these rows if it resumes.
-func (k *link) receiveDisconnect(recipient string) {
+func (k *link) receiveDisconnect(channel, recipient string) {
 	switch {
 	case k.Disconnect == nil:
 	case feed.CheckIdentity(recipient) != nil:
 		k.Stats.Malformed.Add(1)
 		if logger, ok := k.logs.malformed.Allow(k.Logger); ok {
-			logger.Warn("ignored malformed NOTIFY payload", "channel", disconnectChannel,
+			logger.Warn("ignored malformed NOTIFY payload", "channel", channel,
 				"error", "the payload is not a user or a group: 1 to 256 bytes of UTF-8 without control characters, and neither * nor a name that begins with rowcast.")
 		}
 	case !k.calls.add(call{recipient, true}):
