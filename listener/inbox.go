@@ -47,7 +47,10 @@ func (l *Listener) NewInbox(ctx context.Context, conns int) (*Inbox, error) {
 			pg_catalog.set_config('lock_timeout', $2, false)`, milliseconds, inboxLockTimeout)
 		return err
 	})
-	return i, err
+	if err != nil {
+		return nil, err
+	}
+	return i, nil
 }
 
 // Close closes the connections. It waits at most a second for running statements.

@@ -30,6 +30,15 @@ func newInbox(t *testing.T, dsn string, configure ...func(*listener.Listener)) *
 	return inbox
 }
 
+// If NewInbox fails, it returns no Inbox, because a call of Close would panic.
+func TestNewInboxFails(t *testing.T) {
+	t.Parallel()
+	inbox, err := newListener(t, dbtest.Empty(t)).NewInbox(limited(t), 0)
+	if inbox != nil || err == nil {
+		t.Errorf("with 0 connections: got %v and the error %v, want nil and an error", inbox, err)
+	}
+}
+
 // An inboxPage has the fields that the tests check in the results of List, Mark and Undo.
 type inboxPage struct {
 	Items []struct {
