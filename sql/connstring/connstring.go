@@ -30,9 +30,9 @@ func Parse(s string) (*pgx.ConnConfig, error) {
 	if err := checkEncoding(s); err != nil {
 		return nil, err
 	}
-	// s is first parsed with one port and without TLS. Then hosts has one address for each host. It also has the
-	// parameters that pgx does not know, even if s has an invalid port or sslmode.
-	hosts, err := pgx.ParseConfig(override(override(s, "port", "5432"), "sslmode", "disable"))
+	// hosts has one address for each host. It also has the parameters that pgx does not know, even if s has an invalid
+	// port or sslmode.
+	hosts, err := parseHosts(s)
 	if err != nil {
 		return nil, invalid(s, err)
 	}
@@ -52,6 +52,11 @@ func Parse(s string) (*pgx.ConnConfig, error) {
 		return nil, err
 	}
 	return config, settings.setSockets(config)
+}
+
+// parseHosts parses a connection string with one port and without TLS.
+func parseHosts(s string) (*pgx.ConnConfig, error) {
+	return pgx.ParseConfig(override(override(s, "port", "5432"), "sslmode", "disable"))
 }
 
 func parse(s string) (*pgx.ConnConfig, error) {

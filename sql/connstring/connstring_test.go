@@ -167,7 +167,12 @@ func TestHostaddr(t *testing.T) {
 		"host=/run,a,/run hostaddr=,192.0.2.1,192.0.2.2":                       "/run:5432, 192.0.2.1:5432 tls a, 192.0.2.1:5432, 192.0.2.2:5432 tls , 192.0.2.2:5432",
 		"host=/run,/run hostaddr=,192.0.2.2 sslmode=disable":                   "/run:5432, 192.0.2.2:5432",
 		"postgres://u:a?b@a,b/x?hostaddr=192.0.2.1,192.0.2.2&sslmode=disable&": "192.0.2.1:5432, 192.0.2.2:5432",
-		"host=a hostaddr=192.0.2.1,192.0.2.2":                                  "there are 1 hosts, and 2 addresses in hostaddr: write an address for each host",
+		"host=/nowhere hostaddr=192.0.2.1 sslmode=disable":                     "192.0.2.1:5432",
+		"host='' hostaddr=192.0.2.1,192.0.2.2 sslmode=disable":                 "192.0.2.1:5432, 192.0.2.2:5432",
+		"postgres:///x?hostaddr=192.0.2.1,192.0.2.2&sslmode=disable":           "192.0.2.1:5432, 192.0.2.2:5432",
+		"host=a hostaddr=192.0.2.1,192.0.2.2":                                  "the number of hosts is 1, and the number of addresses in hostaddr is 2: write an address for each host",
+		"host=/nowhere hostaddr=192.0.2.1,192.0.2.2":                           "the number of hosts is 1, and the number of addresses in hostaddr is 2: write an address for each host",
+		"host=/nowhere,b hostaddr=192.0.2.1":                                   "the number of hosts is 2, and the number of addresses in hostaddr is 1: write an address for each host",
 		"host=a hostaddr=a.example":                                            "hostaddr is invalid: write an IP address such as 192.0.2.1, and the name as host=…",
 		"host=a port=x hostaddr=192.0.2.1":                                     "port is invalid: write a number from 1 to 65535",
 	} {

@@ -25,7 +25,11 @@ func withAddresses(s string, hosts *pgx.ConnConfig, hostaddr string) (*pgx.ConnC
 			return nil, Error("hostaddr is invalid: write an IP address such as 192.0.2.1, and the name as host=…")
 		}
 	}
-	names, err := names(hosts, addresses)
+	byDefault, err := parseHosts(override(s, "host", ""))
+	if err != nil {
+		return nil, invalid(s, err)
+	}
+	names, err := names(hosts, byDefault.Host, addresses)
 	if err != nil {
 		return nil, err
 	}
@@ -38,17 +42,18 @@ func withAddresses(s string, hosts *pgx.ConnConfig, hostaddr string) (*pgx.ConnC
 }
 
 // names returns a name for each address: its host, or the address itself if the host is missing or is a directory of
-// Unix sockets. If an address is empty, its host is returned, even if that is a directory of Unix sockets.
-func names(hosts *pgx.ConnConfig, addresses []string) ([]string, error) {
+// Unix sockets. If an address is empty, its host is returned, even if that is a directory of Unix sockets. byDefault is
+// the host of a connection string that has no host.
+func names(hosts *pgx.ConnConfig, byDefault string, addresses []string) ([]string, error) {
 	all := []string{hosts.Host}
 	for _, fallback := range hosts.Fallbacks {
 		all = append(all, fallback.Host)
 	}
-	if len(all) == 1 && isSocket(all[0]) { // probably no host was given
+	if len(all) == 1 && all[0] == byDefault { // probably no host was given
 		all = slices.Repeat(all, len(addresses))
 	}
 	if len(all) != len(addresses) {
-		return nil, Error(fmt.Sprintf("there are %d hosts, and %d addresses in hostaddr: write an address for each host", len(all), len(addresses)))
+		return nil, Error(fmt.Sprintf("the number of hosts is %d, and the number of addresses in hostaddr is %d: write an address for each host", len(all), len(addresses)))
 	}
 	for i, address := range addresses {
 		if address != "" && isSocket(all[i]) {
