@@ -20,7 +20,7 @@ type stage struct {
 	visits chan *visit
 }
 
-// A visit is a request for a stream. It ends with a call of leave or refuse, or at the end of the test.
+// A visit is a request for a stream. Its answer ends when the channel end is closed.
 type visit struct {
 	t       *testing.T
 	request *http.Request

@@ -25,13 +25,13 @@ import (
 
 type serveCmd struct {
 	database.Flags
-	Poll             bool          `group:"database" help:"Poll the database ten times a second instead of using LISTEN. Connections through a transaction pooler such as PgBouncer need this."`
+	Poll             bool          `group:"database" help:"Poll the database up to ten times a second instead of using LISTEN. Connections through a transaction pooler such as PgBouncer need this."`
 	NoNotifyMessages bool          `group:"database" help:"Ignore messages that are sent with NOTIFY instead of an INSERT. Every role of the database can send them."`
 	Retain           time.Duration `group:"database" default:"7d" min:"0s" max:"36500d" placeholder:"DURATION" help:"Delete rows this long after their created_at (default ${default}). 0 keeps all rows."`
 	Replays          int           `group:"database" default:"${replays}" min:"1" max:"1000" placeholder:"N" help:"Use up to N connections at a time to read the rows that reconnecting clients missed (default ${default})."`
 
 	Listen                   string           `group:"http" default:"127.0.0.1:8080" placeholder:"HOST:PORT" help:"Listen at this address (default ${default}). With port 0 the hub uses a free port and logs it."`
-	AdminListen              string           `group:"http" placeholder:"HOST:PORT" help:"Serve /healthz, /readyz and /metrics at this address instead of --listen, and POST /disconnect, which ends the streams of a user or a group."`
+	AdminListen              string           `group:"http" placeholder:"HOST:PORT" help:"Serve /healthz, /readyz and /metrics at this address instead of --listen, and POST /disconnect, which ends the streams of a recipient, such as a user or a group."`
 	CORSOrigin               []origin         `group:"http" name:"cors-origin" placeholder:"ORIGIN" help:"Allow pages of this origin, such as https://app.example.com, to open streams with the user's cookies. Repeat the flag for more origins."`
 	CORSHeader               []headerName     `group:"http" name:"cors-header" placeholder:"NAME" help:"Allow pages of the origins in --cors-origin to send this request header, such as traceparent. Authorization, Cache-Control and Last-Event-ID are always allowed. Repeat the flag for more headers."`
 	EventsPath               urlPath          `group:"http" default:"/events" placeholder:"PATH" help:"Serve the stream at this path (default ${default}). Some ad blockers block /events."`
@@ -49,7 +49,7 @@ type serveCmd struct {
 	Retry     time.Duration `group:"streams" default:"3s" min:"1ms" max:"1d" placeholder:"DURATION" help:"Tell clients to wait this long on average before they reconnect (default ${default})."`
 	Drain     time.Duration `group:"streams" default:"3s" min:"1ms" max:"6s" placeholder:"DURATION" help:"When the hub stops, end its streams one after another within this time (default ${default}, at most 6s)."`
 	MaxEvent  byteSize      `group:"streams" default:"16MiB" min:"1B" max:"1GiB" placeholder:"SIZE" help:"Send only the id and the size of rows with more data than this (default ${default})."`
-	Backlog   byteSize      `group:"streams" default:"1MiB" min:"1B" max:"1TiB" placeholder:"SIZE" help:"Disconnect a slow client when more than this is queued for it. The client can resume later (default ${default})."`
+	Backlog   byteSize      `group:"streams" default:"1MiB" min:"1B" max:"1TiB" placeholder:"SIZE" help:"Disconnect a slow client when more than this is queued for it, not counting the first event. The client can resume later (default ${default})."`
 	Pending   byteSize      `group:"streams" min:"32MiB" max:"1TiB" placeholder:"SIZE" help:"When more than this is queued for all clients together, disconnect the clients with the longest queues. They can resume later (default: 256MiB, or a quarter of the memory limit if that is less)."`
 	Memory    byteSize      `group:"streams" default:"64MiB" min:"1B" max:"1TiB" placeholder:"SIZE" help:"Keep this much of the newest events in memory. Clients that have missed only these events resume without a query (default ${default})."`
 
@@ -133,8 +133,8 @@ func (c *serveCmd) newServer(ctx context.Context, logger *slog.Logger) (*server.
 	return s, err
 }
 
-// configure passes the flags to the server, except those for authentication. It logs a warning if other machines can
-// reach the admin address.
+// configure sets fields of the server from the flags for HTTP, streams and the database. It logs a warning if the admin
+// address is not a loopback address.
 func (c *serveCmd) configure(s *server.Server) error {
 	s.Listen, s.AdminListen, s.Replays, s.Inbox = c.Listen, c.AdminListen, c.Replays, c.Inbox
 	if err := s.LimitStreams(c.MaxConnections); err != nil {

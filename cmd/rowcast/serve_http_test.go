@@ -49,7 +49,7 @@ func TestEndpoints(t *testing.T) {
 		for path, want := range map[string]string{
 			"/rowcast.js":                  "no-cache",
 			"/" + strings.TrimSpace(name):  "public, max-age=31536000, immutable",
-			"/rowcast-0123456789abcdef.js": "no-cache", // the script of another version, which an old page may request during an upgrade
+			"/rowcast-0123456789abcdef.js": "no-cache", // the name of another version, which an old page may request during an upgrade
 		} {
 			got := ask(t, "GET", h.url+path)
 			if got.status != 200 || got.header.Get("Cache-Control") != want || got.body != script {
@@ -234,8 +234,8 @@ func TestForeignPreflightsAreRefused(t *testing.T) {
 	}
 }
 
-// TestCORSByDefault shows that without --cors-origin and --insecure-uid, pages of other origins may load the browser
-// client and nothing else.
+// TestCORSByDefault shows that without --cors-origin and --insecure-uid, pages of other origins may load rowcast.js, but
+// may not read the answers of /events and /metrics.
 func TestCORSByDefault(t *testing.T) {
 	t.Parallel()
 	h := startHub(t, dbtest.Database(t), "--jwt-secret", secret)
@@ -258,8 +258,9 @@ func TestCORSByDefault(t *testing.T) {
 	}
 }
 
-// TestInsecureUIDAcceptsLoopbackPages shows which pages get a stream from a hub with --insecure-uid: pages of this
-// machine, on any port, and pages of the origins that --cors-origin names.
+// TestInsecureUIDAcceptsLoopbackPages shows which requests get a stream from a hub with --insecure-uid: requests of pages
+// with a loopback origin, on any port, or with an origin in --cors-origin, and requests without an Origin that do not
+// come from another site.
 func TestInsecureUIDAcceptsLoopbackPages(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -309,8 +310,8 @@ func TestInsecureUIDAcceptsLoopbackPages(t *testing.T) {
 	if got := statuses(t, local.url, "GET /events?uid=alice HTTP/1.1\r\nHost: localhost\r\nOrigin: https://app.example\r\nConnection: close\r\n\r\n"); got != "200" {
 		t.Errorf("from the origin of --cors-origin: got %s, want 200", got)
 	}
-	// With --insecure-uid alone, a request whose Host header does not name this machine is refused, even if a page of
-	// this machine sends the request.
+	// Without =anywhere, a request whose Host header does not name this machine is refused, even if a page with a loopback
+	// origin sends the request.
 	if got := ask(t, "GET", local.url+"/events?uid=alice", "Host", "evil.example", "Origin", "http://localhost:3000"); got.status != 403 {
 		t.Errorf("with the host evil.example: got %d, want 403", got.status)
 	}

@@ -9,8 +9,8 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// Several hubs can share a database: a row reaches clients of every hub. Each hub uses two sessions, and more when it
-// deletes or replays rows.
+// Several hubs can share a database: a row reaches clients of every hub. Each hub uses two sessions, and more at
+// times, for example when it deletes or replays rows.
 func TestSeveralHubs(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)

@@ -47,7 +47,7 @@ func TestServeEndsWithASilentDatabase(t *testing.T) {
 	}
 }
 
-// silence suspends the main process of a server (postmaster) and the server processes of a hub's sessions until the
+// silence suspends the main process of a server (postmaster) and the server processes of a hub's idle sessions until the
 // test ends. The connections stay open, but no data arrives.
 func silence(t *testing.T, dsn string) {
 	t.Helper()

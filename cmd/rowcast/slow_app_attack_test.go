@@ -13,7 +13,7 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// An attacker opens 500 connections per second and sends a complete request on each. The hub may open 1,024 files, and
+// An attacker opens up to 500 connections per second and sends a complete request on each. The hub may open 1,024 files, and
 // the app takes a second for each answer. A client from another address still gets a stream, and an open stream stays
 // open.
 func TestAttackWithASlowApp(t *testing.T) {
@@ -51,8 +51,8 @@ func tailOf(t *testing.T, url string) *process {
 	return start(t, environment{"ROWCAST_TOKEN": "alice"}, "tail", "--verbose", "--json", "--url", url+"/events")
 }
 
-// attack opens rate connections per second from another address, until the test ends. It sends a complete request on
-// each.
+// attack opens up to rate connections per second from another address, until the test ends. It sends a complete request
+// on each.
 func attack(t *testing.T, url string, rate int) {
 	t.Helper()
 	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}, Timeout: waitLimit}
