@@ -18,7 +18,7 @@ type tailCmd struct {
 	Topic       []string `sep:"none" placeholder:"TOPIC" help:"Ask for this topic, such as ticket:42, and print its events, too. Repeat the flag for more topics."`
 	LastEventID string   `name:"last-event-id" placeholder:"ID" help:"Resume after the event with this id, which --json printed (default: print new events only)."`
 	Count       int      `min:"0" max:"1000000000" placeholder:"N" help:"Stop after N rows and messages (default: never). Events such as heartbeats are not counted."`
-	JSON        bool     `name:"json" help:"Print each event as a JSON object with time, id, event and data."`
+	JSON        bool     `name:"json" help:"Print each event as a JSON object with time, id, event, created_at and data. A message has no id and no created_at."`
 	Verbose     bool     `short:"v" help:"Print the hub's own events, too, such as heartbeats."`
 }
 
@@ -26,7 +26,7 @@ type tailCmd struct {
 func (tailCmd) Help() string {
 	return "A line has the time of arrival, the id of the row (- for a message, which is not stored), the name of the event and its data. " +
 		"When the connection is lost, the command reconnects, resumes after the last event and reports this on standard error. " +
-		"It stops at SIGINT and SIGTERM, when --count is reached, and when the hub refuses the stream."
+		"It stops at SIGINT and SIGTERM, when --count is reached, and when another attempt would fail, too, for example because the hub refuses the stream."
 }
 
 // Validate refuses an id that cannot be sent in a header.
@@ -37,7 +37,7 @@ func (c *tailCmd) Validate() error {
 	return nil
 }
 
-// Run prints events until ctx ends, --count is reached or the hub refuses the stream.
+// Run prints events until ctx ends, --count is reached, or another attempt to open the stream would fail, too.
 func (c *tailCmd) Run(ctx context.Context, console console) error {
 	client := tail.Client{
 		URL: (*url.URL)(c.URL), UID: c.UID, Token: c.Token, Topics: c.Topic, LastEventID: c.LastEventID, Count: c.Count, JSON: c.JSON, Verbose: c.Verbose,

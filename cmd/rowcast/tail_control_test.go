@@ -70,8 +70,9 @@ func TestTailEscapesTheStatusLine(t *testing.T) {
 	checkPrintable(t, "the error", stderr)
 }
 
-// tail leaves out a created_at that JSON cannot express, such as the year 10000, and prints the rest of the event.
-func TestTailPrintsNoTimeThatJSONLacks(t *testing.T) {
+// tail leaves out a created_at that RFC 3339 cannot express, such as one in the year 10000, and prints the rest of the
+// event.
+func TestTailPrintsNoTimeThatRFC3339Lacks(t *testing.T) {
 	t.Parallel()
 	var sent strings.Builder
 	want := []string{"0001-01-01T00:00:00.001Z", "9999-12-31T23:59:59.999Z", "0000-01-01T00:00:00Z", "", ""}

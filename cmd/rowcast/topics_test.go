@@ -280,7 +280,8 @@ func TestPublicStreams(t *testing.T) {
 	}
 }
 
-// A hub may have public streams only. Then serve refuses flags of authentication methods.
+// A hub may have public streams only. Then serve refuses flags that only an authentication method uses, such as
+// --jwt-audience.
 func TestAHubWithPublicStreamsOnly(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)

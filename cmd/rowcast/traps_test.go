@@ -32,7 +32,7 @@ func trapped(t *testing.T, dsn string) {
 			t.Fatal(err)
 		}
 		if caught = string(results[1].Rows[0][0]) == "t"; caught {
-			t.Error("a function of another user was called")
+			t.Error("a trap was called")
 		}
 	})
 }

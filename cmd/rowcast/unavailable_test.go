@@ -12,8 +12,8 @@ import (
 	"rowcast/stream/sse"
 )
 
-// With --unavailable-status, the hub answers with this status whenever a client must retry later. A client that is
-// denied still receives 400 or 401.
+// With --unavailable-status, the hub answers with this status if it tells a client to retry later. The status of a denial,
+// such as 401, stays the same.
 func TestUnavailableStatus(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -84,7 +84,7 @@ func TestNginxTriesAnotherHub(t *testing.T) {
 	slices.Sort(waits)
 	t.Logf("time until rowcast.hello: %v", waits)
 	if half := waits[clients/2]; half > time.Second { // on a busy machine, some clients may wait longer
-		t.Errorf("half of the clients waited at least %v for a stream, want less than 1s", half)
+		t.Errorf("half of the clients waited at least %v for a stream, want at most 1s", half)
 	}
 	wantPassedOn(t, proxy)
 }
@@ -128,8 +128,8 @@ func wantPassedOn(t *testing.T, proxy *nginx) {
 	}
 }
 
-// If no hub can open a stream, nginx answers with an empty stream, after which an EventSource retries. The EventSource gets a
-// stream as soon as a hub can open one again.
+// If no hub can open a stream, nginx answers with a stream that has only a retry time, after which an EventSource retries.
+// The EventSource gets a stream when a hub can open one again.
 func TestNginxAnswersIfNoHubIsLeft(t *testing.T) {
 	t.Parallel()
 	findNginx(t)

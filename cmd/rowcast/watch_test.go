@@ -120,8 +120,8 @@ func TestWatchFails(t *testing.T) {
 	}
 }
 
-// The examples of the documentation work. They send only the columns that they name, even after another column was
-// renamed.
+// The examples of the documentation that name the data work. They send only the columns that they name, even after
+// another column was renamed.
 func TestExamplesOfWatch(t *testing.T) {
 	t.Parallel()
 	_, help, _ := run(t, nil, "watch", "--help")
@@ -166,8 +166,8 @@ func TestExamplesOfWatch(t *testing.T) {
 	}
 }
 
-// A dump contains the triggers of a watched table. In the restored database, they insert notifications, doctor finds no
-// problem, and unwatch works. Restoring the rows of the table inserts no notifications.
+// A dump contains the triggers of a watched table. In the restored database, they insert notifications, doctor finds
+// nothing wrong with watched tables and owners, and unwatch works. Restoring the rows of the table inserts no notifications.
 func TestWatchedTableIsRestored(t *testing.T) {
 	t.Parallel()
 	for name, options := range map[string][]string{

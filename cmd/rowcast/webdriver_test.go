@@ -117,7 +117,7 @@ func (t *driverTab) run(ctx context.Context, command driverCommand, parameters a
 	return answer, err
 }
 
-// evaluate returns the JSON of the value of an expression.
+// evaluate returns a JSON string that contains the JSON of the value of an expression, or null if the value has none.
 func (t *driverTab) evaluate(ctx context.Context, expression string) (json.RawMessage, error) {
 	return t.run(ctx, executeScript, object{"script": "return JSON.stringify((" + expression + ")) ?? null", "args": []any{}})
 }
