@@ -75,7 +75,7 @@ func TestScenariosReportTheirFigures(t *testing.T) {
 					}
 				}
 				if text, err := os.ReadFile(table); string(text) != out {
-					t.Errorf("the file of --table contains %q (%v), want the printed text", text, err)
+					t.Errorf("the file of --table contains %q (error: %v), want the printed text", text, err)
 				}
 			})
 		}
@@ -96,7 +96,7 @@ func TestPrivateServer(t *testing.T) {
 		t.Errorf("no results at 300 rows per second for four designs:\n%s", out)
 	}
 	if drawn, err := os.ReadFile(plot); err != nil || !strings.Contains(string(drawn), ">always notified</text>") {
-		t.Errorf("the plot (%v) has no legend:\n%s", err, drawn)
+		t.Errorf("the plot has no legend (error: %v):\n%s", err, drawn)
 	}
 	if !regexp.MustCompile(`(?m)^curve +\d+ s$`).MatchString(stderr) {
 		t.Errorf("without a terminal, stderr has %q, want a line with the name curve and a number of seconds", stderr)
@@ -224,6 +224,6 @@ func TestFunctionsOfOtherUsersAreNotCalled(t *testing.T) {
 	}
 	caught, err := query(t, dsn, "SELECT is_called::text FROM public.caught")
 	if err != nil || len(caught) != 1 || caught[0] != "false" {
-		t.Errorf("the sequence of the traps has is_called = %q (%v), want false: a function of another user was called", caught, err)
+		t.Errorf("the sequence of the traps has is_called = %q (error: %v), want false, which means that no trap was called", caught, err)
 	}
 }

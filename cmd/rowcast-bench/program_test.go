@@ -27,7 +27,7 @@ func init() {
 	}
 }
 
-// waitLimit limits how long awaitSessions waits for the sessions of a database.
+// waitLimit is the time limit of a wait for a process or for the sessions of a database.
 const waitLimit = 30 * time.Second
 
 // command returns a command that runs the program with its own home directory.

@@ -39,8 +39,8 @@ func saveRow(row []*plot.Plot, file string) error {
 	return out.Close()
 }
 
-// plainTicks are ticks at 1, 2 and 5 times each power of ten. Labels have no exponents. If all is false, only powers of
-// ten have a label.
+// plainTicks are ticks at 1, 2 and 5 times each power of ten. Labels of 0.0001 and more have no exponents. If all is
+// false, only powers of ten have a label.
 type plainTicks struct{ all bool }
 
 func (t plainTicks) Ticks(low, high float64) (ticks []plot.Tick) {

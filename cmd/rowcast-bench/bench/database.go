@@ -66,7 +66,7 @@ func open(ctx context.Context, dsn string) (*pgx.Conn, error) {
 	return pgx.ConnectConfig(ctx, config)
 }
 
-// prepare creates the database of a scenario, with the tables of the designs and of an app.
+// prepare creates the database of a scenario, with the tables of an app and of the designs, except the watched table.
 func (b *Bench) prepare(ctx context.Context) (err error) {
 	if b.dsn, err = b.scratch(ctx); err != nil {
 		return err

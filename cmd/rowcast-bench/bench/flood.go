@@ -48,7 +48,7 @@ func (b *Bench) nearlyFlooded(ctx context.Context, rate float64, pairs int) erro
 }
 
 // floodOnce writes 20,000 rows (300 in a quick run) at the maximum rate. The rows of the design without a trigger are
-// not delivered.
+// not delivered, so its result has only the Rate.
 func (b *Bench) floodOnce(ctx context.Context, d design) (result, error) {
 	s, err := b.newStage(ctx, setup{design: d, streams: b.userCount(), writers: 32})
 	if err != nil {

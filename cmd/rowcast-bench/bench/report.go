@@ -29,11 +29,11 @@ type section struct {
 	curves  []Curve
 }
 
-// A figure compares a value of rowcast with a baseline. A value that was not measured is NaN.
+// A figure has a value, and may compare it with a baseline. A value that was not measured is NaN.
 type figure struct {
 	what   string
 	unit   string
-	ours   float64
+	ours   float64 // usually of rowcast
 	with   string // the name of the baseline; if empty, there is none
 	theirs float64
 	ratio  float64 // the median of the ratios of pairs; 0 means the ratio of the two values
@@ -44,7 +44,7 @@ type figure struct {
 type limit struct {
 	least    bool // the limit is a minimum, not a maximum
 	value    float64
-	absolute bool // the limit is for the value of rowcast, not for the ratio
+	absolute bool // the limit is for figure.ours, not for the ratio
 }
 
 func atMost(ratio float64) limit        { return limit{value: ratio} }
