@@ -1,4 +1,6 @@
-"""An app whose sessions end 3 s after the last request. Its arguments are an address, a port and a directory for the database.
+"""An app whose sessions end 3 s after the last request that is not the hub's.
+
+Its arguments are an address, a port and a directory for the database.
 
 The test puts code of cmd/rowcast/README.md in place of the comment README.
 """

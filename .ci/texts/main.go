@@ -65,7 +65,7 @@ func main() {
 	fmt.Printf("%d of %d texts, seed %d\n", len(drawn), len(all), *seed)
 }
 
-// place returns the lines around the text. The lines of the text are marked with ">".
+// place returns the text with the lines around it. The lines of the text are marked with ">".
 func (t text) place() (string, error) {
 	source, err := os.ReadFile(t.file)
 	lines := strings.Split(string(source), "\n")

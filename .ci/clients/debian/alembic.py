@@ -1,4 +1,5 @@
-"""The program prints what Alembic would change in a database whose app has no tables.
+"""The program prints whether Alembic would drop tables in a database whose app has none, and what it would change with
+include_object.
 
 The test puts code of sql/README.md in place of the comment README.
 """

@@ -1,5 +1,5 @@
-// What the programs of this directory have in common. The test puts code of sql/README.md in place of their comments
-// README.
+// What the programs of this directory have in common. The test puts code of sql/README.md in place of their comments that
+// begin with README.
 import assert from "node:assert/strict";
 
 // A Client does what an app does, with the calls of one library. Tx is what the library passes to the function that
@@ -16,7 +16,7 @@ export interface Client<Tx> {
 }
 
 // check does with a client what apps do. The caller has inserted the row of sql/README.md before. If the program has
-// only the rights of a sender, check does nothing more. The Go test examines the rows afterwards.
+// only the rights of a sender, check only closes the client. The Go test examines the rows afterwards.
 export async function check<Tx>(client: Client<Tx>): Promise<void> {
   if (process.env.ROLE === "app") {
     await inserts(client);
@@ -89,7 +89,7 @@ async function failure(work: Promise<unknown>): Promise<unknown> {
   return assert.fail("there was no error");
 }
 
-// everything returns the messages of an error and its causes.
+// everything returns the messages and the fields of an error and its causes.
 function everything(error: unknown): string {
   return error instanceof Error ? `${error.message} ${JSON.stringify(error)} ${everything(error.cause)}` : "";
 }

@@ -69,7 +69,7 @@ func key[Q any](c Client[Q]) error {
 }
 
 // rollback lets two transactions fail: the first by an error of the app, and the second by an INSERT that PostgreSQL
-// refuses. It checks that the app sees the error. The Go test notices if a row was inserted.
+// refuses. It checks that the app sees each error. The Go test notices if a row was inserted.
 func rollback[Q any](c Client[Q]) error {
 	own := errors.New("an error of the app")
 	err := c.Transaction(func(tx Q) error {
