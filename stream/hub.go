@@ -122,8 +122,8 @@ type Hub struct {
 type Stats struct {
 	Streams      atomic.Int64 // streams that are open now, and polls that wait for their answer
 	Opened       atomic.Int64 // streams that were opened, without polls
-	Polls        atomic.Int64 // polls that were not refused
-	Refused      Refusals     // requests for which Serve opened no stream and began no poll
+	Polls        atomic.Int64 // polls that began
+	Refused      Refusals     // requests that Serve answered with "retry later"
 	Sent         atomic.Int64 // events given to live streams, once for each stream, except regular heartbeats and byes
 	SentBytes    atomic.Int64 // bytes of the events that Sent counts
 	Replayed     atomic.Int64 // missed events given to streams that resumed

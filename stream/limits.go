@@ -14,12 +14,16 @@ type Limits struct {
 	Address int // of one client address, which is an IPv4 address or an IPv6 network of 64 bits
 }
 
-// Refusals count the requests that Serve answered with "retry later" before a stream or a poll began, by the reason.
+// Refusals count the requests that Serve answered with "retry later", by the reason.
 type Refusals struct {
-	Unavailable atomic.Int64 // the Hub had not begun, was stopping, or had disconnected a recipient since Grant.Known
-	Streams     atomic.Int64 // Limits.Streams was reached
-	User        atomic.Int64 // Limits.User was reached
-	Address     atomic.Int64 // Limits.Address was reached
+	// Unavailable counts requests while the Hub had not begun or was stopping, and requests with a recipient that the Hub
+	// had disconnected since Grant.Known. It also counts polls that began, but ended before the Hub could read what the
+	// client had missed.
+	Unavailable atomic.Int64
+
+	Streams atomic.Int64 // Limits.Streams was reached
+	User    atomic.Int64 // Limits.User was reached
+	Address atomic.Int64 // Limits.Address was reached
 }
 
 // An owner is the user and the client address of a stream, for Limits.

@@ -50,6 +50,7 @@ func (h *Hub) poll(w http.ResponseWriter, r *http.Request, s *subscriber, grant 
 	case answered && !answer.IsEmpty():
 		answer.Finish(http.StatusOK)
 	case r.Context().Err() == nil:
+		h.Stats.Refused.Unavailable.Add(1)
 		answer.Replace(sse.AppendRetry(nil, jitter(2*h.Retry)))
 		answer.Finish(h.UnavailableStatus)
 	}

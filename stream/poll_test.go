@@ -296,7 +296,7 @@ func TestPollsEndWhenTheHubStops(t *testing.T) {
 }
 
 // While the database cannot be read, a poll that needs it waits for a heartbeat interval. Then it gets the answer
-// "retry later".
+// "retry later", and is counted as refused.
 func TestPollDuringAnOutage(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -312,6 +312,9 @@ func TestPollDuringAnOutage(t *testing.T) {
 		r.awaitEnd(t)
 		if !regexp.MustCompile(`^retry: \d+\n$`).MatchString(r.text()) || r.status() != 503 || r.took() != 15*time.Second {
 			t.Errorf("got %d, %q after %v, want 503 and only a retry field after 15s", r.status(), r.text(), r.took())
+		}
+		if s := &f.hub.Stats; s.Polls.Load() != 1 || s.Refused.Unavailable.Load() != 1 {
+			t.Errorf("counted %d polls and %d requests while the hub is unavailable, want 1 and 1", s.Polls.Load(), s.Refused.Unavailable.Load())
 		}
 	})
 }

@@ -117,8 +117,8 @@ func registerRefusals(r registry, refused *stream.Refusals) {
 		"unavailable": &refused.Unavailable, "streams": &refused.Streams, "user": &refused.User, "address": &refused.Address,
 	} {
 		r.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
-			Namespace: "rowcast", Name: "refused_total", Help: "Refused requests for a stream, by reason: the hub was unavailable (it was starting or stopping, or had just " +
-				"disconnected the user or a group of the user), or a limit was reached. The clients retry later.",
+			Namespace: "rowcast", Name: "refused_total", Help: "Refused requests for a stream, by reason: the hub was unavailable (it was starting or stopping, had just " +
+				"disconnected the user or a group of the user, or could not read the missed rows for a poll), or a limit was reached. The clients retry later.",
 			ConstLabels: prometheus.Labels{"reason": reason},
 		}, func() float64 { return float64(value.Load()) }))
 	}
