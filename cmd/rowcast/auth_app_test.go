@@ -74,7 +74,7 @@ const aliceAndTeam = `{"recipients":["alice","team:7"],"heartbeat":15}`
 
 // The app receives the credentials, the client's address, and how the client has reached the hub, but not other headers
 // of the client, such as X-Other. The headers X-Forwarded-Proto and X-Forwarded-Host are passed on only from a trusted
-// proxy. A request without credentials, with two Authorization headers or with a uid in the URL is denied, and the app
+// proxy. The last address in X-Forwarded-For is the client's, also behind a trusted proxy. A request without credentials, with two Authorization headers or with a uid in the URL is denied, and the app
 // is not asked.
 func TestAppReceivesCredentials(t *testing.T) {
 	t.Parallel()
@@ -107,8 +107,11 @@ func TestAppReceivesCredentials(t *testing.T) {
 	}
 	behindProxy := secure(t, "--auth-url", app.URL, "--trusted-proxy", "127.0.0.1")
 	listenTo(t, behindProxy, "", headers...)
-	if q := app.questions()[1].Header; q.Get("X-Forwarded-Proto") != "https" || q.Get("X-Forwarded-Host") != "app.example" {
-		t.Errorf("behind a trusted proxy: the app received %v, want X-Forwarded-Proto https and X-Forwarded-Host app.example", q)
+	q = app.questions()[1]
+	for name, want := range map[string]string{"X-Forwarded-For": "192.0.2.1, 192.0.2.1", "X-Forwarded-Proto": "https", "X-Forwarded-Host": "app.example"} {
+		if got := q.Header.Get(name); got != want {
+			t.Errorf("%s behind a trusted proxy: got %q, want %q", name, got, want)
+		}
 	}
 }
 

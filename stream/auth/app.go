@@ -27,11 +27,12 @@ import (
 
 // An App authenticates clients by asking the app, at an endpoint that knows the app's sessions. The endpoint receives
 // the Cookie and Authorization headers of the client's request, its X-Forwarded-For header with the client's address
-// appended, and the headers X-Forwarded-Proto, X-Forwarded-Host, User-Agent and Rowcast-Check. Rowcast-Check is "open"
-// for a request of a client, such as a new stream, and "renew" for a stream that is open already. Rowcast-Topics has
-// the topics that the client asks for, percent-encoded and separated by commas. The endpoint answers 200 with
-// {"recipient": "alice", "groups": ["team:7"], "expires_in": 300}, or answers 401 or 403. It grants a topic by naming
-// it among the groups. URL, Logger and Failures must be set; the other fields may be zero.
+// (RemoteAddr) appended, and the headers X-Forwarded-Proto, X-Forwarded-Host, User-Agent and Rowcast-Check. Behind a
+// proxy, RemoteAddr must be the client's address, so that the last address in X-Forwarded-For is always the client's.
+// Rowcast-Check is "open" for a request of a client, such as a new stream, and "renew" for a stream that is open
+// already. Rowcast-Topics has the topics that the client asks for, percent-encoded and separated by commas. The
+// endpoint answers 200 with {"recipient": "alice", "groups": ["team:7"], "expires_in": 300}, or answers 401 or 403. It
+// grants a topic by naming it among the groups. URL, Logger and Failures must be set; the other fields may be zero.
 type App struct {
 	URL *url.URL
 	// UserAgent is the User-Agent header of the requests. The default is "rowcast".
