@@ -24,7 +24,7 @@ var actions = []action{
 	{weight: 1, do: (*writer).holdOpen, async: true},
 }
 
-// crashActions are the actions of the writers shortly before a crash of the server. All of them commit asynchronously.
+// crashActions are the actions of the writers shortly before a crash of the server. Their commits are asynchronous.
 var crashActions = []action{{weight: 1, do: (*writer).few, async: true}, {weight: 1, do: (*writer).savepoints, async: true}, {weight: 1, do: (*writer).rollBack, async: true}}
 
 func (w *writer) few(ctx context.Context, tx pgx.Tx, t *transaction) error {
@@ -148,8 +148,9 @@ func (m *pacing) pause(random *rand.Rand) time.Duration {
 	return time.Duration(random.Int64N(int64(2 * m.pace)))
 }
 
-// holdTransactions runs one transaction after another until quiet is closed. Each transaction creates a table, and so
-// gets a transaction number. It stays open for the time that hold returns, or until quiet is closed, and commits.
+// holdTransactions runs one transaction after another until quiet is closed or it cannot connect. Each transaction
+// creates a table, and so gets a transaction number. It stays open for the time that hold returns, or until quiet is
+// closed, and then commits, unless its session ends before.
 func holdTransactions(ctx context.Context, dsn string, quiet <-chan struct{}, hold func() time.Duration) {
 	for {
 		conn, err := connect(ctx, dsn)

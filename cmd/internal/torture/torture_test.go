@@ -282,7 +282,7 @@ func (t *torture) checkCoverage() {
 	t.Logf("hubs: %s", counted(counts))
 	for _, kind := range coverage {
 		if counts[kind] == 0 {
-			t.Errorf("the metric rowcast_%s_total is 0 after the run, want more", kind)
+			t.Errorf("the metric rowcast_%s_total, added up over all hubs, is 0, want more", kind)
 		}
 	}
 }

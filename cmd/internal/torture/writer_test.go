@@ -101,7 +101,7 @@ func connect(ctx context.Context, dsn string) (*pgx.Conn, error) {
 	}
 }
 
-// single inserts a row without BEGIN.
+// single inserts a row without BEGIN and COMMIT.
 func (w *writer) single(ctx context.Context) {
 	t := w.journal.begin(false)
 	w.settle(ctx, t, w.insert(ctx, w.conn, t))
@@ -134,9 +134,9 @@ func (w *writer) check(err error) {
 	}
 }
 
-// settle records the outcome of a transaction. If the connection was lost during COMMIT, settle looks for the rows in
-// the table. That is safe, because the connections of writers are lost only when the server restarts or recovers from a
-// crash. The old session has then ended, and cannot commit later.
+// settle records the outcome of a transaction. If the connection was lost before the answer to COMMIT, settle looks for
+// the rows in the table. That is safe, because the connections of writers are lost only when the server restarts or
+// recovers from a crash. The old session has then ended, and cannot commit later.
 func (w *writer) settle(ctx context.Context, t *transaction, err error) {
 	var pgErr *pgconn.PgError
 	if err != nil && (!errors.As(err, &pgErr) || pgErr.Severity == "FATAL") {
