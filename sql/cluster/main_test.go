@@ -60,8 +60,8 @@ func directory(t *testing.T) string {
 	return filepath.Join(parent, "pg")
 }
 
-// quick returns a cluster that starts fast. Its files are copied from a template
-// that all tests share, so initdb runs only once, and fsync is off.
+// quick returns a cluster that starts fast. Its files are copied from a template that all results of quick share, so
+// initdb runs only once for them, and fsync is off.
 func quick(dir string) *cluster.Cluster {
 	return &cluster.Cluster{
 		Dir: dir, Template: filepath.Join(base, "template"), InitArgs: []string{"--wal-segsize=1"},

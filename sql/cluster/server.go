@@ -24,8 +24,8 @@ type server struct {
 	exited  chan struct{} // closed when the process has ended
 }
 
-// spawn starts a server. Where dieWithParent has an effect, the kernel stops the server when the thread that started it
-// ends, so the thread must exist as long as the server.
+// spawn starts a server. On Linux, the kernel stops the server when the thread that started it ends (dieWithParent), so
+// the thread must exist as long as the server.
 func spawn(cmd *exec.Cmd, logFile string) (*server, error) {
 	log, err := os.OpenFile(logFile, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|os.O_APPEND, 0o600)
 	if err != nil {
