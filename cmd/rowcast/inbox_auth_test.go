@@ -54,8 +54,8 @@ type answerOf struct {
 	answer
 }
 
-// A client without a credential has no inbox, even if it may open a public stream. With --insecure-uid, the parameter uid
-// names the user.
+// A client without a credential has no inbox, even if it may open a public stream. With --insecure-uid, the parameter
+// uid names the user.
 func TestInboxNeedsAUser(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Inbox(t)
@@ -79,8 +79,9 @@ func TestInboxNeedsAUser(t *testing.T) {
 	}
 }
 
-// A page of another origin cannot read or change an inbox, unless --cors-origin allows the origin. The hub checks the
-// headers Origin and Sec-Fetch-Site of every request, because browsers send some requests without a preflight request.
+// With --auth-url, a page of another origin cannot read or change an inbox, unless --cors-origin allows the origin. The
+// hub decides by the headers Origin and Sec-Fetch-Site, because browsers send some requests without a preflight
+// request.
 func TestInboxRefusesOtherOrigins(t *testing.T) {
 	t.Parallel()
 	const ours, foreign = "https://app.example.com", "https://evil.example.com"
@@ -134,7 +135,7 @@ func TestInboxRefusesOtherOrigins(t *testing.T) {
 	}
 }
 
-// A request may name the user of its page in the parameter user. If the token belongs to another user, the hub answers
+// A page may send the name of its user in the parameter user. If the token belongs to another user, the hub answers
 // with 412 and changes nothing.
 func TestInboxRequestNamesItsUser(t *testing.T) {
 	t.Parallel()

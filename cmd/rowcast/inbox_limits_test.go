@@ -41,7 +41,7 @@ func TestInboxRequestsAreLimited(t *testing.T) {
 	for range 4 {
 		got, _ := receive(t, answers, "an answer")
 		if got.status != 429 || got.header.Get("Retry-After") != "1" || got.body != "too many requests of this user are running: try again later\n" {
-			t.Errorf("got %d, %q, %s, want 429 and Retry-After: 1", got.status, got.header, got.body)
+			t.Errorf("got %d, %q, %s, want 429, Retry-After: 1 and that too many requests are running", got.status, got.header, got.body)
 		}
 	}
 	waitForLocks(t, dsn, "2")
@@ -52,7 +52,7 @@ func TestInboxRequestsAreLimited(t *testing.T) {
 	}
 	got, _ := receive(t, answers, "an answer after the lock_timeout")
 	if got.status != 503 || got.header.Get("Retry-After") == "" || got.body != "the database did not answer: try again later\n" {
-		t.Errorf("got %d, %q, %s, want 503 and Retry-After", got.status, got.header, got.body)
+		t.Errorf("got %d, %q, %s, want 503, Retry-After and that the database did not answer", got.status, got.header, got.body)
 	}
 	wantFailing(t, h.url, "inbox", "55P03") // lock_not_available
 	h.err.await(t, `level=WARN msg="cannot read or change an inbox" error=`)
@@ -72,7 +72,7 @@ func TestInboxRequestsAreLimited(t *testing.T) {
 	}
 }
 
-// Requests for inboxes that wait for a lock do not delay streams.
+// While requests for inboxes wait for a lock, streams can be opened and resumed, and receive rows.
 func TestStreamsContinueWhileInboxesWait(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Inbox(t)

@@ -9,8 +9,9 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// With the rights that migrate grants, a hub serves inboxes, and an app calls the functions for any user. No role of a hub,
-// an app or a sender can read or change the tables of the inbox directly. Without the rights, the hub does not start.
+// With the rights that migrate grants, a hub serves inboxes, and an app calls the functions for any user. No role of a
+// hub, an app or a sender can read or change the tables of the inbox directly. If its role may not use the inbox, a hub
+// with --inbox does not start.
 func TestRolesOfTheInbox(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)

@@ -14,14 +14,14 @@ import (
 	"rowcast/stream/sse"
 )
 
-// An inboxClient sends requests for the inbox of one user.
+// An inboxClient sends requests for an inbox. Its headers, or the query of a request, name the user.
 type inboxClient struct {
 	*testing.T
 	url     string   // of the hub
 	headers []string // name, value, name, value
 }
 
-// inboxHub starts a hub with an inbox that accepts tokens, on a new database.
+// inboxHub starts a hub on a new database. The hub serves inboxes and accepts tokens.
 func inboxHub(t *testing.T, args ...string) (h *hub, dsn string) {
 	t.Helper()
 	dsn = dbtest.Inbox(t)
@@ -41,7 +41,8 @@ type inboxItem struct {
 	Seen, Read           bool
 }
 
-// An inboxAnswer has the keys of all answers and of the events.
+// An inboxAnswer has the keys of the answers and of the events that the tests use. Each kind of answer or event has
+// only some of them.
 type inboxAnswer struct {
 	Items          []inboxItem
 	Before, Cursor string
@@ -55,7 +56,7 @@ type inboxAnswer struct {
 	UpTo   string `json:"up_to"`
 }
 
-// list returns a page. The query is empty, or begins with "?".
+// list requests a page of the list. The query is empty, or begins with "?".
 func (c inboxClient) list(query string) inboxAnswer {
 	c.Helper()
 	return c.decode(ask(c, http.MethodGet, c.url+"/inbox"+query, c.headers...))
@@ -91,7 +92,7 @@ func (c inboxClient) post(action, body string) answer {
 func (c inboxClient) decode(got answer) (a inboxAnswer) {
 	c.Helper()
 	if got.status != http.StatusOK || got.header.Get("Content-Type") != "application/json" || got.header.Get("Cache-Control") != "no-store" {
-		c.Fatalf("got %d, %q, %s, want 200 and JSON that is not stored", got.status, got.header, got.body)
+		c.Fatalf("got %d, %q, %s, want 200, application/json and no-store", got.status, got.header, got.body)
 	}
 	if err := json.Unmarshal([]byte(got.body), &a); err != nil {
 		c.Fatalf("%s: %v", got.body, err)

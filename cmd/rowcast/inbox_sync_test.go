@@ -15,7 +15,7 @@ import (
 )
 
 // The pages of a list, and the stream from the cursor of the first page, together have each row exactly once. Several
-// writers insert meanwhile, and their transactions do not commit in the order in which they began.
+// writers insert meanwhile, and their transactions may commit in another order than the order in which they began.
 func TestListAndStreamHaveEachRowOnce(t *testing.T) {
 	t.Parallel()
 	h, dsn := inboxHub(t)
@@ -67,7 +67,7 @@ func TestListAndStreamHaveEachRowOnce(t *testing.T) {
 	}
 }
 
-// insertSlowly inserts a row in a transaction that stays open for up to 4 ms.
+// insertSlowly inserts a row in a transaction that sleeps for up to 4 ms before it commits.
 func insertSlowly(t *testing.T, conn *pgx.Conn, data string) {
 	recipient := []string{"alice", "team:7", "*"}[rand.IntN(3)]
 	_, err := conn.Exec(t.Context(), fmt.Sprintf(`BEGIN; INSERT INTO rowcast.notifications (recipient, data) VALUES ('%s', '"%s"');
@@ -187,7 +187,7 @@ func (d *device) take(a inboxAnswer) {
 // connect opens a stream from the cursor in d.last.
 func (d *device) connect() { d.stream = openStream(d.T, d.hub, "", d.last, d.headers...) }
 
-// follow applies the events of the stream until the device has the newest version in the database.
+// follow applies the events of the stream until the device has the version of the newest event in the database.
 func (d *device) follow(dsn string) {
 	d.Helper()
 	version, err := strconv.Atoi(valueOf(d.T, dsn, `SELECT coalesce(max((data->>'version')::integer), 0)::text
@@ -224,7 +224,7 @@ func (d *device) follow(dsn string) {
 	}
 }
 
-// random makes a random change of some of the rows.
+// random makes a random change: of one or two rows, or of all rows that the cursor has seen, or an undo.
 func (d *device) random(ids []string, cursor string) {
 	d.Helper()
 	switch action := []string{"seen", "read", "unread", "archive", "unarchive", "undo", "all"}[rand.IntN(7)]; action {
@@ -287,8 +287,8 @@ func TestDevicesEndInTheSameState(t *testing.T) {
 	}
 }
 
-// A change is made even if the client closes the connection before the answer. A page that changes a row and then follows a
-// link does this.
+// A change is made even if the client closes the connection before the answer. A page that changes a row and then
+// follows a link does this.
 func TestAChangeContinuesWithoutTheClient(t *testing.T) {
 	t.Parallel()
 	h, dsn := inboxHub(t)
