@@ -8,8 +8,8 @@ import (
 	"github.com/chromedp/chromedp/kb"
 )
 
-// clickOn clicks with the mouse on the middle of an element. The argument element is a JavaScript expression that
-// returns it.
+// clickOn clicks with the mouse on the middle of an element. The argument element is a JavaScript expression whose
+// value is the element.
 func (p page) clickOn(element string, options ...chromedp.MouseOption) {
 	p.t.Helper()
 	at := value[[]float64](p, fmt.Sprintf(`(() => { const { left, top, width, height } = (%s).getBoundingClientRect(); return [left + width / 2, top + height / 2] })()`, element))
@@ -63,8 +63,9 @@ func testElementEscape(_ *testing.T, s *inboxStage) {
 	p.await(`!dialog.open`)
 }
 
-// A row with a URL is a link. A click with Ctrl or with the middle button of the mouse opens a new tab, and the page
-// stays as it is. The page handles all other clicks itself, as stream/web/README.md shows.
+// A row with a URL is a link. A click with Ctrl or with the middle button of the mouse opens a new tab and does not
+// leave the page. A click without a modifier key is handled by the page, as stream/web/README.md shows. Each of these
+// clicks marks the row as read.
 func testElementLinks(_ *testing.T, s *inboxStage) {
 	titles := []string{"cancelled", "plain", "middle", "ctrl"}
 	for _, title := range titles {

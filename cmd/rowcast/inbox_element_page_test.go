@@ -30,8 +30,8 @@ func (p page) emulate(features ...*emulation.MediaFeature) {
 	}
 }
 
-// After another user has signed in in another tab, the page cannot change an inbox: its change is refused, the rows of
-// the first user disappear, and the rows of the other user stay unread.
+// If another user has signed in, as in another tab, a change by the page is refused: the rows of the first user
+// disappear, and the rows of the other user stay unread. A change is also refused after the user has signed out.
 func testElementUsers(_ *testing.T, s *inboxStage) {
 	s.insertFor("alice", "for alice")
 	s.insertFor("bob", "for bob")
@@ -85,8 +85,8 @@ func testElementFaults(_ *testing.T, s *inboxStage) {
 	p.want(`find("li .head").map((head) => head.textContent).join() + [...document.querySelectorAll("[slot^=item-]")].map((found) => found.textContent)`, "five,four,three,tworendered")
 	p.await(`reported.length >= 2`)
 	p.want(`reported.length === 2 && /fault/.test(reported) && /render must return/.test(reported) || reported`, true)
-	// If the data has no URL for a link or an image, the element removes href or src. A row without any field of the
-	// template has the usual content.
+	// If the data has no URL for a link or an image, the link has no href, and the image has no src. A row without any
+	// field of the template has the usual content.
 	value[bool](p, `(() => {
 		const template = document.createElement("template"); template.slot = "item";
 		for (const [name, field] of [["a", "url"], ["img", "image"], ["b", "msg"]]) {
@@ -99,7 +99,7 @@ func testElementFaults(_ *testing.T, s *inboxStage) {
 	value[bool](p, `bell.strings = { bell: (n) => n + "!", title: "Inbox" }, true`)
 	p.want(`find("h2")[0].textContent + find(".bell")[0].ariaLabel`, "InboxNotifications, 5 new")
 	p.await(`/the text bell of strings/.test(reported)`)
-	// The footer has the padding of the list.
+	// The element sets the padding of the footer.
 	p.want(`(() => { const footer = document.createElement("p"); footer.slot = "footer"; footer.textContent = "Settings"; bell.append(footer); return getComputedStyle(footer).paddingInlineStart })()`, "18px")
 }
 
@@ -160,7 +160,8 @@ func testElementDialog(_ *testing.T, s *inboxStage) {
 	p.want(`(() => { const { left, top } = find(".toast .head")[0].getBoundingClientRect(); return document.elementFromPoint(left + 2, top + 2) === bell })()`, true)
 }
 
-// Forced colors, reduced motion and a zoom of 400 % leave everything visible.
+// With reduced motion, the panel is not animated. With forced colors, the borders, the marks of unread rows and the
+// outline of the focus are visible. At a zoom of 400 %, the panel fits into the window.
 func testElementPreferences(_ *testing.T, s *inboxStage) {
 	s.insert("one", map[string]string{"title": strings.Repeat("a long title ", 9), "body": strings.Repeat("word", 60), "url": "/page"})
 	p := s.open()
@@ -197,8 +198,8 @@ func testElementClock(_ *testing.T, s *inboxStage) {
 	}
 }
 
-// Two elements of a page for the same user show the same rows, and only one of them shows toasts. An element for
-// another user is independent of them.
+// Two elements of a page for the same user share their rows. One of them is inline, and shows no toasts. An element for
+// another user has rows and toasts of its own.
 func testElementTwo(_ *testing.T, s *inboxStage) {
 	s.insert("one")
 	p := s.open()

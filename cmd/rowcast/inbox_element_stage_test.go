@@ -18,15 +18,15 @@ import (
 )
 
 // An inboxStage has a server for a page that contains <rowcast-inbox>. The server serves the files of the page and
-// forwards all other requests to a hub.
+// forwards other requests to a hub.
 type inboxStage struct {
 	t       *testing.T
 	dsn     string
 	url     string
 	browser browser
-	profile browser // a new profile of browser
+	profile browser // the result of browser.profile
 	mux     *http.ServeMux
-	broken  *atomic.Bool  // if true, the server answers changes with 503
+	broken  *atomic.Bool  // if true, the server itself answers changes, with 503
 	streams *atomic.Int64 // the number of open streams
 }
 
@@ -49,7 +49,7 @@ func newInboxStage(t *testing.T, b browser) *inboxStage {
 	proxy := &httputil.ReverseProxy{FlushInterval: -1, Rewrite: func(r *httputil.ProxyRequest) {
 		r.SetURL(target)
 		r.Out.Header.Del("Origin")
-		if cookie, err := r.In.Cookie("uid"); err == nil { // names the user if the URL of the stream has no uid
+		if cookie, err := r.In.Cookie("uid"); err == nil { // the cookie replaces a uid in the URL
 			query := r.Out.URL.Query()
 			query.Set("uid", cookie.Value)
 			r.Out.URL.RawQuery = query.Encode()

@@ -13,8 +13,8 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// testInboxElement tests <rowcast-inbox> in a browser with a hub. The page has a strict Content-Security-Policy with Trusted
-// Types, and styles that could hide or distort the element.
+// testInboxElement tests <rowcast-inbox> in a browser with a hub. The page of an inboxStage has a strict
+// Content-Security-Policy with Trusted Types, and styles that could hide or distort the element.
 func testInboxElement(t *testing.T, b browser) {
 	t.Parallel()
 	tests := map[string]func(*testing.T, *inboxStage){
@@ -25,7 +25,7 @@ func testInboxElement(t *testing.T, b browser) {
 		"the styles of the page change nothing": testElementStyles,
 		"it mirrors in right-to-left pages":     testElementDirection,
 		"data cannot run a script":              testElementAttacks,
-		"nothing is left after removal":         testElementRemoval,
+		"a removed element closes its store":    testElementRemoval,
 		"texts and times have one language":     testElementLanguages,
 		"the title has one number":              testElementTitle,
 		"more than 99 rows are new":             testElementMany,
@@ -42,7 +42,7 @@ func testInboxElement(t *testing.T, b browser) {
 			"links open new tabs":                testElementLinks,
 			"undo on another device":             testElementDevices,
 			"properties are set before or later": testElementProperties,
-			"a row that fails stays alone":       testElementFaults,
+			"a row cannot be rendered":           testElementFaults,
 			"failures are shown for a while":     testElementNotes,
 			"the clock of the client is wrong":   testElementClock,
 			"the strict mode of React":           testElementReact,
@@ -76,7 +76,7 @@ func testElementTabs(_ *testing.T, s *inboxStage) {
 		p.await(`unread().join() === "three,two,one"`)
 	}
 	value[bool](first, `row("two").querySelector(".link").click(), true`)
-	first.want(`unread().join()`, "three,one") // at once, before the hub has answered
+	first.want(`unread().join()`, "three,one") // at once, without waiting for the answer of the hub
 	second.await(`unread().join() === "three,one"`)
 	value[bool](second, `find("header .text")[0].click(), true`)
 	for _, p := range []page{first, second} {
@@ -207,7 +207,7 @@ func testElementStyles(_ *testing.T, s *inboxStage) {
 	before := value[string](p, measured)
 	value[bool](p, `document.body.className = "hostile", true`)
 	p.want(measured+` === `+fmt.Sprintf("%q", before)+` || `+measured, true)
-	// The panel is above everything and is not clipped.
+	// The panel is above the content of the page, and its title is not clipped.
 	p.want(`(() => { const { left, top } = find("h2")[0].getBoundingClientRect(); return document.elementFromPoint(left + 2, top + 2) === bell })()`, true)
 }
 
