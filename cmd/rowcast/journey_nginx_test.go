@@ -96,7 +96,8 @@ func testGateway(t *testing.T, b browser) {
 	})
 }
 
-// testHubsAway loads the page while no hub runs. nginx has the documented configuration, so it asks the page to retry later.
+// testHubsAway loads the page while no hub runs. nginx has the documented configuration, so it asks the page to retry
+// later.
 func testHubsAway(t *testing.T, b browser) {
 	j := newJourneyBehindNginx(t, `new RowcastSource("/events?uid=alice", { lastEventId: "CURSOR" })`)
 	j.bothHubs(func(hub *rollingHub) { hub.stop(syscall.SIGKILL) })
@@ -110,7 +111,7 @@ func testHubsAway(t *testing.T, b browser) {
 }
 
 // testBufferedByNginx has a page that polls, because nginx buffers responses. The hubs are stopped one after the other,
-// and nginx then uses the other hub. At the end, both hubs are killed.
+// and nginx then uses the other hub. At the end, both hubs are killed and started again.
 func testBufferedByNginx(t *testing.T, b browser) {
 	j := newJourneyBehindNginx(t, `new RowcastSource("/buffered?uid=alice", { lastEventId: "CURSOR" })`, "--unavailable-status", "503", "--heartbeat", "1s")
 	j.page = b.profile(t).open(t, j.nginx.url)

@@ -24,7 +24,7 @@ func hearTwice(j *journey) {
 	waitFor(j.t, "one stream", func() bool { return metric(j.t, "http://"+j.hub.address, "rowcast_streams") == 1 })
 	j.page.await("heard.length === twice.length")
 	if first, second := value[[]int](j.page, "[...heard]"), value[[]int](j.page, "twice.slice(0, heard.length)"); !reflect.DeepEqual(first, second[:len(first)]) {
-		j.t.Errorf("the sources of a page received the rows %v and %v, want the same", first, second)
+		j.t.Errorf("the first source of the page received the rows %v, and the second one %v, want the second list to begin with the first", first, second)
 	}
 }
 
@@ -36,7 +36,8 @@ const withClock = `(() => {
 	Date.now = () => now() + ahead;
 	return new RowcastSource("/events?uid=alice"); })()`
 
-// setClock sets the clock back while the stream is open, then ahead again, and back while the page waits for its next attempt.
+// setClock sets the clock back while the stream is open, then ahead again, and back while the page waits for its next
+// attempt.
 func setClock(j *journey) {
 	const tenDays = "10 * 24 * 3600 * 1000" // short enough for setTimeout, which does not wait if the time is longer than about 25 days
 	j.hears()
@@ -105,8 +106,8 @@ func testUsers(t *testing.T, b browser) {
 	third.await("heard.length === 1")
 }
 
-// testBackground has a page in the background. Chromium then runs its timers once a minute: by default after five minutes, and in this
-// test after one second.
+// testBackground has a page in the background. Chromium then runs its timers once a minute: by default after five
+// minutes, and in this test after one second.
 func testBackground(t *testing.T) {
 	t.Parallel()
 	chromium := startBrowser(t,

@@ -21,8 +21,8 @@ import (
 	"rowcast/stream"
 )
 
-// A journey is a page with rowcast.js that receives numbered rows from a hub, while something happens to the page, to the
-// hub or to the network between them.
+// A journey is a page with rowcast.js that receives rows from a hub, while something happens to the page, to the hub or
+// to the network between them.
 type journey struct {
 	*cast // inserts the rows; only newJourneyBehindNginx sets its hubs and its nginx
 	page  page
@@ -41,8 +41,8 @@ type journey struct {
 
 const journeyHTML = `<!doctype html><script type="module" src="/page.js"></script>`
 
-// journeyScripts are the scripts of the page. They work with a strict Content-Security-Policy. SOURCE is replaced by the
-// field source of the journey.
+// journeyScripts are the scripts of the page. They work with a strict Content-Security-Policy. SOURCE stands for the
+// JavaScript expression of the page's source.
 var journeyScripts = map[string]string{
 	"/page.js": `import { RowcastSource } from "/rowcast.js";
 		Object.assign(window, { heard: JSON.parse(sessionStorage.heard ?? "[]"), states: [], resets: [], whys: [], shown: [], untimed: 0 });
@@ -150,7 +150,7 @@ func (j *journey) travel(happens func(*journey)) {
 	j.page.await("heard.at(-1) === 0")
 	j.check("the page", value[[]int](j.page, "heard"), rows)
 	if n := value[int](j.page, "untimed"); n > 0 {
-		j.t.Errorf("%d rows have no time, or a time that is wrong by a minute or more, want none", n)
+		j.t.Errorf("%d rows have no time, or a time that differs by a minute or more from their arrival, want none", n)
 	}
 	if resets := value[[]string](j.page, "resets"); len(resets) > 0 {
 		j.t.Errorf("the page was reset with the reasons %q, want no reset", resets)
