@@ -1,28 +1,32 @@
 // Command rowcast sends rows that are inserted into PostgreSQL to browsers.
 //
-// The command parses flags and environment variables, handles signals and returns exit codes. Each subcommand is a type with its flags
-// as fields and a method Run. The exit codes are:
+// The command parses flags and environment variables, handles signals and returns exit codes. Each subcommand is a type
+// with its flags as fields and a method Run. The exit codes are:
 //
 //	0  the command did what was asked, or a signal stopped demo, serve or tail
 //	1  the command failed and printed the reason
 //	2  the command line, a variable or a file that they name is invalid
 //
-// The documentation of package listener lists most operations of serve that may fail, and what happens after a failure. The command
-// adds these:
+// The documentation of package listener lists most operations of serve that may fail, and what happens after a failure.
+// The command adds these:
 //
-//	operation  what is retried                         when                                    log line
-//	auth_url   the request to the app's endpoint       when the client reconnects; for an      authentication endpoint failed
-//	                                                   open stream after 5 to 15 s, until
-//	                                                   --auth-grace has passed
-//	jwks       reading a JSON Web Key Set from its     after 30 to 90 s; when a token names    cannot read the JSON Web Key Set: the keys …
-//	           URL                                     an unknown key, at most every 10 s
-//	accept     accepting connections of clients        after 5 ms, doubled up to 1 s           cannot accept connections
-//	inbox      a statement that PostgreSQL has ended   at once, one time; the client gets      cannot read or change an inbox
-//	           because of a deadlock                   503 after any other failure
+//	operation  what is retried                        when                            log line
+//	auth_url   the request to the app's endpoint      when the client reconnects;     authentication endpoint failed
+//	                                                  for an open stream after 5 to
+//	                                                  15 s, until --auth-grace has
+//	                                                  passed
+//	jwks       reading a JSON Web Key Set from its    after 30 to 90 s; when a token  cannot read the JSON Web Key
+//	           URL                                    names an unknown key, at most   Set: the keys …
+//	                                                  every 10 s
+//	accept     accepting connections of clients       after 5 ms, doubled up to 1 s   cannot accept connections
+//	inbox      a statement that PostgreSQL has ended  at once, one time; after a      cannot read or change an inbox
+//	           because of a deadlock                  second deadlock or another
+//	                                                  failure, the client gets 503
 //
-// The metric rowcast_failures_total counts the failures of each operation, and the body of /readyz lists the operations that are failing.
-// The operation jwks is failing until the keys of every URL have been read. The operations auth_url, accept and inbox are failing for
-// some time after their last failure, as package failures documents. The command tail prints each reconnection to standard error.
+// The metric rowcast_failures_total counts the failures of each operation, and the body of /readyz lists the operations
+// that are failing. The operation jwks is failing until the last read of every URL was successful. The operations
+// auth_url, accept and inbox are failing for some time after their last failure, as package failures documents. The
+// command tail prints each reconnection to standard error.
 package main
 
 import (
@@ -116,7 +120,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, c conso
 // errReported is the error of a command that has already reported what failed.
 var errReported = errors.New("failed")
 
-// A usageError is an error of the flags and variables that was found after they had been parsed. The exit code is then 2.
+// A usageError is an error of the flags and variables that was found after the parsing. The exit code is then 2.
 type usageError struct{ error }
 
 func (e usageError) Unwrap() error { return e.error }
@@ -129,7 +133,8 @@ func usage(err error) error {
 	return usageError{err}
 }
 
-// parse parses the command line. It returns nil if the command line only asks for help or the version, which parse then prints.
+// parse parses the command line. If the command line asks for help or the version, parse prints that, and returns nil
+// and no error.
 func parse(args []string, getenv func(string) string, stdout, stderr io.Writer) (*kong.Context, error) {
 	done := false
 	parser, err := kong.New(new(commandLine),
@@ -156,7 +161,7 @@ func parse(args []string, getenv func(string) string, stdout, stderr io.Writer) 
 // noValue matches kong's error for a flag that needs a value, but is the last argument or is followed by another flag.
 var noValue = regexp.MustCompile(`^(--[a-z-]+)(?:=\S+)?: (?:expected .* value but got |missing value, expecting )`)
 
-// withValue replaces kong's error for a flag without a value by an error that shows an example of a value.
+// withValue replaces kong's error for a flag without a value by an error that shows how to write the flag.
 func withValue(err error) error {
 	failed, ok := errors.AsType[*kong.ParseError](err)
 	if !ok {
@@ -175,8 +180,8 @@ func withValue(err error) error {
 	return fmt.Errorf("%s needs a value, as in %s %s", name, name, example)
 }
 
-// withCommands adds the names of the commands to the error of a command line that names none of them, unless kong has
-// suggested a command with a similar name.
+// withCommands adds the names of the commands to the error of a command line in which kong has found no command, unless
+// kong has suggested a similar name.
 func withCommands(parser *kong.Kong, err error) error {
 	failed, ok := errors.AsType[*kong.ParseError](err)
 	if !ok || failed.Context.Selected() != nil || strings.Contains(err.Error(), "did you mean") {

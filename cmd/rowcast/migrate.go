@@ -28,7 +28,7 @@ type migrateCmd struct {
 func (migrateCmd) Help() string {
 	return "For example: rowcast migrate --database-url postgresql://owner@localhost/app --app-role app --hub-role hub. " +
 		"All objects are created in the schema rowcast. To install it, the connecting role needs the right CREATE on the database. " +
-		"Granting rights again has no effect, and rights are never revoked."
+		"Granting rights again has no effect, and roles that are not named keep their rights."
 }
 
 // Run installs or upgrades the schema and grants the rights. With --print, it only prints the SQL that does this.
