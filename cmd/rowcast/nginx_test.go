@@ -83,8 +83,8 @@ func (n *nginx) run(t *testing.T, dir, address, configuration string) {
 	}
 }
 
-// configuration returns a complete nginx.conf: the documented configuration with other addresses, a location for pages, and the
-// location /buffered, which is like /events, but buffers responses.
+// configuration returns a complete nginx.conf: the documented configuration with other addresses, an access log, a
+// location for pages, and the location /buffered, which is like /events, but buffers responses.
 func (n *nginx) configuration(t *testing.T, dir, address string, hubs []string) string {
 	t.Helper()
 	readme, err := os.ReadFile("README.md")
@@ -132,8 +132,8 @@ func nginxConf(dir, http string) string {
 		}`, dir, user, temporary, http)
 }
 
-// freeAddress returns an address at farLoopback with a reserved port (see dbtest.Port). If the machine does not have this
-// IP address, the test is skipped.
+// freeAddress returns an address at farLoopback with a reserved port (see dbtest.Port). If the machine does not have
+// this IP address, the test is skipped.
 func freeAddress(t *testing.T) string {
 	t.Helper()
 	l, err := net.Listen("tcp", farLoopback+":0")

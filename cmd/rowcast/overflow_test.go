@@ -8,8 +8,8 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// When a client stops reading, its backlog grows until the hub closes the stream. When the client reads again, it resumes by itself and
-// receives all rows once and in order.
+// When a client stops reading, its backlog grows until the hub closes the stream. When the client reads again, it
+// resumes by itself and receives all rows once and in order.
 func TestResumeAfterAFullBacklog(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)

@@ -50,11 +50,12 @@ func TestPollingBehindProxiesThatBuffer(t *testing.T) {
 	}
 	t.Logf("%d rows, to each of %d clients, in %d answers", rows, len(all), answers)
 	if answers < 300 {
-		t.Errorf("the clients received %d answers, want at least 300, because fewer answers show nothing", answers)
+		t.Errorf("the clients received %d answers, want at least 300, which is 5 for each client on average", answers)
 	}
 }
 
-// poll polls until ctx ends. It waits only after an answer with the field retry, and after an error.
+// poll polls until ctx ends. If an answer is final for an EventSource, poll fails the test and returns. It waits only
+// after an answer with the field retry, and after an error.
 func poll(ctx context.Context, r *roller) {
 	for ctx.Err() == nil {
 		r.decoder.Retry = 0
@@ -71,7 +72,7 @@ func poll(ctx context.Context, r *roller) {
 	}
 }
 
-// A proxy that holds each response until its end sends nothing of a stream, so clients behind it need polls.
+// A proxy that holds each response until its end sends nothing of an open stream, so clients behind it need polls.
 func TestStreamBehindAProxyThatBuffers(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -101,7 +102,8 @@ func TestStreamBehindAProxyThatBuffers(t *testing.T) {
 	askUntil(t, h.url+"/metrics", `(?m)^rowcast_polls_total 2$`)
 }
 
-// holdResponses starts a proxy that sends a response only when it has received all of it. It returns the URL of the proxy.
+// holdResponses starts a proxy that sends a response only when it has received all of it. It returns the URL of the
+// proxy.
 func holdResponses(t *testing.T, target string) string {
 	t.Helper()
 	server := httptest.NewServer(holding(t, target))
@@ -152,7 +154,7 @@ func testBuffered(t *testing.T, chromium browser) {
 	s.want("states", []any{"retrying timeout", "open buffered"})
 }
 
-// Polls do not count as idle connections, so more polls can wait than there may be idle connections.
+// Polls that wait do not count as idle connections, so more polls can wait than there may be idle connections.
 func TestManyPollsWait(t *testing.T) {
 	t.Parallel()
 	const files, polls = 256, 40 // a hub that may open 256 files allows 32 idle connections

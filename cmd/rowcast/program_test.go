@@ -218,7 +218,8 @@ func askFor(t testing.TB, limit time.Duration, url, pattern string) answer {
 	}
 }
 
-// receive waits for the next value of a channel, and fails the test after waitLimit. ok is false if the channel is closed.
+// receive waits for the next value of a channel, and fails the test after waitLimit. ok is false if the channel is
+// closed.
 func receive[T any](t testing.TB, channel <-chan T, what string) (value T, ok bool) {
 	t.Helper()
 	select {

@@ -98,7 +98,7 @@ func (c *cast) roll() (rows int) {
 	return rows
 }
 
-// wantClients waits until a client has reconnected to one of the hubs.
+// wantClients waits until at least one client has reconnected to a hub.
 func (c *cast) wantClients() {
 	c.t.Helper()
 	connections := func(hub *rollingHub) float64 { return metric(c.t, "http://"+hub.address, "rowcast_streams") }
