@@ -21,8 +21,8 @@ type original struct {
 	cursors []string // the cursor after each of the rows "1", "2" and "3"
 }
 
-// newOriginal returns an original. After the first row, its server assigns transaction numbers to other transactions. The argument
-// between is the number of these transactions.
+// newOriginal returns an original. After the first row, its server assigns transaction numbers to other transactions.
+// The argument between is the number of these transactions.
 func newOriginal(t *testing.T, between int) *original {
 	t.Helper()
 	o := &original{dsn: dbtest.Cluster(t).DSN("postgres")}
@@ -97,7 +97,8 @@ func wantReset(t *testing.T, tail *process) {
 	tail.out.await(t, `"event":"rowcast.reset","data":{"reason": ?"history"}`)
 }
 
-// wantData waits for the last of the wanted rows, and checks that the client has received exactly these rows and this number of resets.
+// wantData waits for the last of the wanted rows, and checks that the client has received exactly these rows and this
+// number of resets.
 func wantData(t *testing.T, tail *process, resets int, want ...string) {
 	t.Helper()
 	tail.out.await(t, fmt.Sprintf(`"data":%s}`, want[len(want)-1]))
@@ -109,7 +110,7 @@ func wantData(t *testing.T, tail *process, resets int, want ...string) {
 	}
 }
 
-// valueOf returns the result of a query as text.
+// valueOf returns the result of a query, which must be one text.
 func valueOf(t *testing.T, dsn, query string) (text string) {
 	t.Helper()
 	conn, err := pgx.Connect(t.Context(), dsn)

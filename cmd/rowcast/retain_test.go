@@ -7,7 +7,8 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// A hub deletes and counts rows that are older than --retain, after it has run for a minute. With --retain 0 it deletes none.
+// A hub deletes and counts rows that are older than --retain, after it has run for a minute. With --retain 0 it deletes
+// none.
 func TestRetain(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Cluster(t).DSN("postgres") // a server of its own, because open transactions of other tests would delay the deletion

@@ -26,9 +26,9 @@ func login(t *testing.T, dsn, name string) (role, roleDSN string) {
 	return role, u.String()
 }
 
-// With the rights that migrate grants, and without the right of PUBLIC to execute functions, the app inserts rows and
-// reads the cursor for a page. The hub begins an epoch, delivers rows, replays rows from the cursor of the page, and
-// deletes old rows. rowcast doctor finds no missing right.
+// With the rights that migrate grants, and without the right of PUBLIC to execute functions of the schema, the app
+// inserts rows and reads the cursor for a page. The hub begins an epoch, delivers rows, replays rows from the cursor of
+// the page, and deletes old rows. rowcast doctor finds no missing right.
 func TestLeastPrivilege(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Cluster(t).DSN("postgres") // a server of its own, because open transactions of other tests would delay the deletion
@@ -58,7 +58,7 @@ func TestLeastPrivilege(t *testing.T) {
 	}
 	runSQL(t, dsn, "DELETE FROM rowcast.epoch") // as after a crash: the hub begins a new epoch
 	send(`"old"`, "2 hours")
-	send(`"newest"`, "0") // the newest row is never deleted
+	send(`"newest"`, "0") // so that the row before is not the newest one, which is never deleted
 	h := serve(t, hub, "--retain", "1h", "--memory", "1B", "--no-notify-messages")
 	askUntil(t, h.url+"/metrics", `(?m)^rowcast_park_lock_acquired_total 1$`)
 	if err := conn.QueryRow(t.Context(), "SELECT rowcast.cursor()").Scan(&cursor); err != nil {
