@@ -18,7 +18,7 @@ func TestInboxIsOffByDefault(t *testing.T) {
 	for _, request := range []string{"GET /inbox?uid=alice", "POST /inbox/read?uid=alice"} {
 		method, path, _ := strings.Cut(request, " ")
 		if got := ask(t, method, h.url+path); got.status != 404 || got.body != "not found: start the hub with --inbox to serve the inbox\n" {
-			t.Errorf("%s: got %d, %s, want 404", request, got.status, got.body)
+			t.Errorf("%s: got %d, %s, want 404 and the advice to use --inbox", request, got.status, got.body)
 		}
 	}
 	if metrics := ask(t, "GET", h.url+"/metrics").body; strings.Contains(metrics, "rowcast_inbox") {
@@ -26,8 +26,8 @@ func TestInboxIsOffByDefault(t *testing.T) {
 	}
 }
 
-// serve --inbox fails at the start if the inbox is not installed, and says how to install it. If the database is not
-// available, serve waits for it.
+// serve --inbox fails at the start if the inbox is not installed, and says how to install it. If the database is still
+// starting, serve waits for it.
 func TestInboxMustBeInstalled(t *testing.T) {
 	t.Parallel()
 	code, _, stderr := run(t, nil, "serve", "--insecure-uid", "--inbox", "--listen", "127.0.0.1:0", "--database-url", dbtest.Database(t))
@@ -43,8 +43,8 @@ func TestInboxMustBeInstalled(t *testing.T) {
 	}
 }
 
-// A client can list rows, change their state and undo a change, and gets the counts. The streams of the user receive an event
-// about each change. The streams of other users do not.
+// A client can list rows, change their state and undo a change, and gets the counts. The streams of the user receive
+// an event about each change. The streams of other users do not.
 func TestInbox(t *testing.T) {
 	t.Parallel()
 	h, dsn := inboxHub(t)
@@ -62,7 +62,7 @@ func TestInbox(t *testing.T) {
 	others.wants("2", "3")
 	list := alice.list("")
 	if list.state() != "3, 2, 1" || list.Unseen != 3 || list.Unread != 3 {
-		t.Fatalf("got %s, %d unseen, %d unread, want 3 unread rows", list.state(), list.Unseen, list.Unread)
+		t.Fatalf("got %s, %d unseen, %d unread, want 3, 2, 1, all of them unseen and unread", list.state(), list.Unseen, list.Unread)
 	}
 	if page := alice.list("?limit=2"); page.state() != "3, 2" || alice.list("?limit=2&before="+page.Before).state() != "1" {
 		t.Errorf("got %s and %s as pages, want \"3, 2\" and \"1\"", page.state(), alice.list("?limit=2&before="+page.Before).state())
@@ -104,19 +104,19 @@ func TestForeignIDsInAnInbox(t *testing.T) {
 	for _, action := range []string{"seen", "read", "unread", "archive", "unarchive"} {
 		missing, got := alice.post(action, `{"ids": ["999999"]}`), alice.post(action, `{"ids": ["`+id+`"]}`)
 		if got.status != 200 || got.body != missing.body {
-			t.Errorf("%s: got %d, %s, for the id of another user's row, and %s for no row, want the same", action, got.status, got.body, missing.body)
+			t.Errorf("%s: got %d, %s, for the id of another user's row, and %s for an id without a row, want 200 and the same body", action, got.status, got.body, missing.body)
 		}
 	}
 	if got := bob.list(""); got.state() != "1" || got.Unseen != 1 || got.Unread != 1 {
-		t.Errorf("got %s, want 1, unread and unseen", got.state())
+		t.Errorf("got %s, %d unseen, %d unread, want only the row 1, unseen and unread", got.state(), got.Unseen, got.Unread)
 	}
 	if got := valueOf(t, dsn, "SELECT count(*)::text FROM rowcast.inbox_states"); got != "0" {
 		t.Errorf("%s states are stored, want none", got)
 	}
 }
 
-// The list has the rows of the groups that the user is in now. If the user leaves a group and joins it again, its rows have
-// the state from before.
+// Of the rows for groups, the list has those of the groups that the user is in now. If the user leaves a group and
+// joins it again, its rows have the state from before.
 func TestGroupsOfAnInboxChange(t *testing.T) {
 	t.Parallel()
 	h, dsn := inboxHub(t)

@@ -64,7 +64,7 @@ func TestConnectionLimits(t *testing.T) {
 					t.Errorf("stream %d received the event %q, want notify", i, got)
 				}
 			}
-			h.disconnect(t, dsn, tt.one[0]) // ends a stream, so that the refused client can get one
+			h.disconnect(t, dsn, tt.one[0]) // ends the stream of tt.one, so that the refused client can get a stream
 			select {
 			case <-greeted:
 			case <-time.After(waitLimit):

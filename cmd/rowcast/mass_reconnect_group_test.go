@@ -20,7 +20,8 @@ import (
 	"rowcast/stream/sse"
 )
 
-// A clientGroup is a number of clients of a hub, each with its own user. They connect and disconnect together, and resume from their cursors.
+// A clientGroup is a number of clients of a hub, each with its own user. They connect and disconnect together, and
+// resume from their cursors.
 type clientGroup struct {
 	testing.TB
 	address string
@@ -39,7 +40,7 @@ func newClientGroup(t testing.TB, url string, size int) *clientGroup {
 
 func uid(i int) string { return "user" + strconv.Itoa(i) }
 
-// A member is a client of a group. It records the rows that it receives.
+// A member is a client of a clientGroup. It records the rows that it receives.
 type member struct {
 	uid  string
 	conn net.Conn
@@ -183,7 +184,8 @@ func (c *clientGroup) disconnect() {
 	c.reading.Wait()
 }
 
-// wantAll waits until all members have caught up with the log, and checks that each has received its rows once and in order.
+// wantAll waits until all members have caught up with the log, for at most waitLimit, and checks that each has received
+// its rows once and in order.
 func (c *clientGroup) wantAll(log *rowLog) {
 	c.Helper()
 	deadline := time.Now().Add(waitLimit)
@@ -233,8 +235,8 @@ func (l *rowLog) add(ctx context.Context, db *pgx.Conn, recipient string) error 
 	return err
 }
 
-// write inserts at most rate rows per second until stop is called. Of each series of everyone rows, the
-// first row is for all users. Each other row is for a random user.
+// write inserts at most rate rows per second until stop is called. Row n, counted from 0, is for all users if n is a
+// multiple of everyone, and otherwise for a random user.
 func (l *rowLog) write(t testing.TB, db *pgx.Conn, users, rate, everyone int) (stop func()) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
