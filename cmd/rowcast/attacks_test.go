@@ -191,7 +191,7 @@ func TestAttackLineBreaks(t *testing.T) {
 		defer close(names)
 		for lines := bufio.NewScanner(response.Body); lines.Scan(); {
 			if line := lines.Text(); strings.ContainsRune(line, '\r') || strings.Contains(line, "forged") && !strings.HasPrefix(line, "data: ") {
-				t.Errorf("the stream has a forged line that a client could take for a field: %q", line)
+				t.Errorf("the stream has the line %q, want no CR, and forged text only in data", line)
 			} else if name, ok := strings.CutPrefix(line, "event: "); ok {
 				names <- name
 			}

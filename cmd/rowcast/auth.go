@@ -36,7 +36,7 @@ type authFlags struct {
 	JWTGroupsClaim claimName      `group:"auth" name:"jwt-groups-claim" default:"groups" placeholder:"NAME" help:"Read the names of the user's groups from this claim, an array of strings (default ${default})."`
 	JWTTopicsClaim claimName      `group:"auth" name:"jwt-topics-claim" default:"topics" placeholder:"NAME" help:"Read the topics that the user may ask for from this claim, an array of strings that may end with * (default ${default})."`
 	GroupMark      auth.GroupMark `group:"auth" default:":" placeholder:"TEXT" help:"Require this text in the name of every group and refuse it in the id of a user (default ${default})."`
-	AuthURL        *webURL        `group:"auth" name:"auth-url" placeholder:"URL" help:"Ask the app at this URL which user sent a request. The hub sends it the request's Cookie and Authorization headers, the address and the host that were used, and Rowcast-Check: open or renew. The app answers 200 with {\"recipient\": \"alice\", \"groups\": [\"team:7\"], \"expires_in\": 300}, 401 or 403."`
+	AuthURL        *webURL        `group:"auth" name:"auth-url" placeholder:"URL" help:"Ask the app at this URL which user sent a request. The hub sends it the request's Cookie and Authorization headers, the client's address, the host that the client called, the topics that it asks for, and Rowcast-Check: open or renew. The app answers 200 with {\"recipient\": \"alice\", \"groups\": [\"team:7\"], \"expires_in\": 300}, 401 or 403."`
 	AuthTimeout    time.Duration  `group:"auth" name:"auth-timeout" default:"5s" min:"1ms" max:"30s" placeholder:"DURATION" help:"Wait this long for the app's answer (default ${default})."`
 	AuthGrace      time.Duration  `group:"auth" name:"auth-grace" default:"1m" min:"0s" max:"30d" placeholder:"DURATION" help:"Keep streams open for this long after they expire while the app gives no valid answer (default ${default})."`
 	Public         bool           `group:"auth" name:"public" help:"Give clients without a credential a stream of the rows for everyone and of topics that begin with public:. All clients may ask for these topics."`
@@ -131,7 +131,7 @@ func methodsOf(flag string) []string {
 func (f *authFlags) validate(ctx *kong.Context) error {
 	switch methods := f.methods(); {
 	case f.AuthURL != nil && f.AuthURL.User != nil:
-		return errors.New("--auth-url: the URL must not contain a user and a password, because the app would mistake them for the client's credentials")
+		return errors.New("--auth-url: the URL must not contain a user or a password, because the app would mistake them for the client's credentials")
 	case len(methods) > 1:
 		return fmt.Errorf("several authentication methods are configured, and a client could choose the weakest: give only one of %s", strings.Join(givenMethods(ctx), ", "))
 	case len(methods) == 1: // check refuses to serve without a method
@@ -154,7 +154,7 @@ func refuseUnused(ctx *kong.Context, method string) error {
 	return nil
 }
 
-// givenMethods returns the flags that select an authentication method.
+// givenMethods returns the names of the given flags that can select an authentication method.
 func givenMethods(ctx *kong.Context) (names []string) {
 	for _, path := range ctx.Path {
 		if path.Flag != nil && slices.Contains([]string{"jwt-secret", "jwt-secret-file", "jwt-key", "jwks-url", "auth-url", "insecure-uid"}, path.Flag.Name) {
@@ -174,7 +174,7 @@ func sourceOf(path *kong.Path) string {
 	return name
 }
 
-// check refuses to serve without authentication. If other machines can reach the address, check also refuses
+// check refuses to serve without authentication. If the address is not a loopback address, check also refuses
 // --insecure-uid unless its value is anywhere.
 func (f *authFlags) check(listen string) error {
 	switch {

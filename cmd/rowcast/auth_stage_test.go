@@ -36,8 +36,8 @@ func secure(t *testing.T, args ...string) *hub {
 	return startHub(t, dbtest.Database(t), args...)
 }
 
-// later is what listenTo returns if the stream ends without rowcast.hello. In this way, the hub asks a client to retry
-// later.
+// later is what listenTo returns if the stream ends without rowcast.hello. The hub sends such a stream to a client that
+// must retry later.
 const later = "retry later"
 
 // listenTo opens a stream. It returns the status and the data of rowcast.hello. Instead of the data, it returns the

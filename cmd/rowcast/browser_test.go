@@ -15,7 +15,8 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// TestBrowser runs tests in Chromium. All of them use the same browser process.
+// TestBrowser runs tests in Chromium. They share a browser, except the test of a page in the background, which starts a
+// browser of its own.
 func TestBrowser(t *testing.T) {
 	t.Parallel()
 	chromium := startBrowser(t)
@@ -44,7 +45,7 @@ const (
 	startLimit = 3 * time.Minute
 )
 
-// foreignHost is a host name that the browser resolves to this machine.
+// foreignHost is a host name that Chromium resolves to this machine.
 const foreignHost = "foreign.example"
 
 // A browser is a running Chromium or one of its profiles, or another browser that a driver controls.

@@ -170,7 +170,7 @@ func TestWrongCommandLines(t *testing.T) {
 		{[]string{"serve", "--group-mark=:\xff"}, nil, `--group-mark: the mark is not valid UTF-8`},
 		{[]string{"serve", "--group-mark=" + strings.Repeat("x", 256)}, nil, `--group-mark: the mark must be shorter than a group's name, which has at most 256 bytes`},
 		{[]string{"token", "--sub=alice", "--group-mark=" + strings.Repeat("x", 1000)}, nil, `--group-mark: the mark must be shorter than a group's name, which has at most 256 bytes`},
-		{[]string{"serve", "--auth-url", "http://me:secret@app.example/auth"}, nil, `serve: --auth-url: the URL must not contain a user and a password, because the app would mistake them for the client's credentials`},
+		{[]string{"serve", "--auth-url", "http://me:secret@app.example/auth"}, nil, `serve: --auth-url: the URL must not contain a user or a password, because the app would mistake them for the client's credentials`},
 
 		{[]string{"serve"}, environment{"ROWCAST_HEARTBEAT": "soon"}, `--heartbeat: from $ROWCAST_HEARTBEAT: "soon" is not a duration such as 500ms, 15s, 12h or 7d`},
 		{[]string{"serve"}, environment{"ROWCAST_CORS_ORIGIN": "https://a.example,*"}, `--cors-origin: from $ROWCAST_CORS_ORIGIN: "*" is refused: requests for streams carry the user's cookies, so each origin must be named`},

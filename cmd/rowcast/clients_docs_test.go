@@ -7,7 +7,8 @@ import (
 	"testing"
 )
 
-// The table of clients in stream/README.md has each tested client, its version and its result.
+// The table of clients in stream/README.md has each tested client and its result without a service worker. The versions
+// of the npm packages and Go modules are those of the tests. The versions of the browsers are not compared.
 func TestOtherClientsAreDocumented(t *testing.T) {
 	t.Parallel()
 	versions := versionsOfClients(t)

@@ -13,7 +13,7 @@ type outcome struct {
 	check  func(p *participant) error
 }
 
-// exact is the outcome of a client that receives each row exactly once and in order, and one reset.
+// exact is the outcome of a client that receives each numbered row exactly once and in order, and one reset.
 var exact = outcome{"exact", true, func(p *participant) error { return sameEvents(p.heard, p.allEvents()) }}
 
 // allEvents returns what a client should receive.

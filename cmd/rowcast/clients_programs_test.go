@@ -12,8 +12,8 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// eventSourcesDir has a program for each client that is not a browser, a page for browsers, and the versions of the
-// clients.
+// eventSourcesDir has a program for each client that is not a browser, the versions of these clients, and a page for
+// browsers.
 const eventSourcesDir = "../../.ci/eventsources"
 
 // otherClients returns the clients of the test.

@@ -31,10 +31,10 @@ type cutter struct {
 	next     int           // the number of bytes after which the next row is cut
 	step     int           // the difference between two such numbers
 	cuts     []cut         // in the order in which they happened
-	done     chan struct{} // closed at the first row after the last cut
+	done     chan struct{} // closed after the last cut, at a row that is not cut
 }
 
-// A cut is the end of a stream within the block of a row, or at the end of the block.
+// A cut is the end of a stream at a byte of the block of a row: at its beginning, within it or at its end.
 type cut struct {
 	row   int
 	block string // the whole block

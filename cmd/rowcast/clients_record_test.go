@@ -87,7 +87,7 @@ func (r *record) hasClosed() bool {
 	return r.closed
 }
 
-// rowOf returns the number of a row. ok is false if the data is not complete.
+// rowOf returns the number of a row. ok is false if data is not the complete data of a numbered row.
 func rowOf(data string) (row int, ok bool) {
 	number, isWhole := strings.CutSuffix(data, "]")
 	number, begins := strings.CutPrefix(number, "[")
@@ -103,7 +103,7 @@ func dataOfRows(first, last int) (data []string) {
 	return data
 }
 
-// sameEvents returns an error with the first difference.
+// sameEvents returns an error that shows the first difference, or nil if there is none.
 func sameEvents(got, want []string) error {
 	for i := range max(len(got), len(want)) {
 		if i >= len(got) || i >= len(want) || got[i] != want[i] {

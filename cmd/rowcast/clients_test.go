@@ -18,8 +18,8 @@ import (
 )
 
 // TestOtherClients shows what clients of other projects receive while a hub is killed, stopped and replaced, while
-// their streams are ended, reset and cut at every byte of a row, and after their cursors have become useless.
-// stream/README.md has the results.
+// their streams are ended and cut at every byte of a row, while their connections are reset, and after their cursors
+// have become useless. stream/README.md has the results.
 func TestOtherClients(t *testing.T) {
 	t.Parallel()
 	clients := otherClients()
@@ -86,7 +86,7 @@ type participant struct {
 	kind    kind
 	user    string
 	proxy   *cutter
-	url     string // of the stream
+	url     string // the URL of the stream
 	page    string // the URL of a page that opens the stream in a browser
 	course  *course
 	failure error // why the client did not continue
@@ -116,7 +116,7 @@ type course struct {
 	over  chan struct{}
 
 	mu           sync.Mutex
-	number       int                     // of participants so far
+	number       int                     // the number of participants so far
 	inBrowsers   map[string]*participant // all participants by their users, for the reports of pages
 	participants []*participant
 	rows         int // the number of inserted rows
@@ -295,7 +295,7 @@ func (c *course) disconnect() {
 }
 
 // reset makes the cursors of all clients useless while the hub does not run: it inserts rows, and deletes all rows but
-// the last, as retention does. It waits until the clients were reset.
+// the last, as retention does. It waits until each client that can be reset was reset.
 func (c *course) reset() {
 	c.t.Helper()
 	c.before = c.rows

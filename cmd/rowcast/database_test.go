@@ -99,7 +99,7 @@ func TestURLsOfOtherPrograms(t *testing.T) {
 	}
 }
 
-// migrate, doctor and serve accept the parameters of libpq that pgx does not know.
+// migrate, doctor and serve accept parameters of libpq that pgx does not know.
 func TestParametersOfLibpq(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
