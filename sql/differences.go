@@ -19,7 +19,8 @@ type Difference struct {
 	What   string // what is wrong, such as "is missing"
 	// Mend is SQL that makes the object as Migrate installs it: one statement, or a few that belong together. It never
 	// deletes rows. It is empty if no statement can mend the object, because a table or column is missing. It is also
-	// empty for a trigger, rule, constraint or index that rowcast did not install, because somebody may need it.
+	// empty if the object is a trigger, rule, constraint or index on a table of rowcast that rowcast did not install,
+	// because somebody may need it.
 	Mend string
 	// Minor reports whether delivery works in spite of the difference.
 	Minor bool
@@ -30,7 +31,7 @@ func (d Difference) String() string { return d.Object + " " + d.What }
 
 // Differences compares each object of the schema with what [Migrate] installs. The schema must have [Version], and the
 // search_path must be pg_catalog. The role of db needs no rights on the schema. Objects that rowcast did not install
-// are ignored, unless they can change or refuse rows of its tables.
+// are ignored, unless they can change or refuse rows of its tables, or keep retention from deleting rows.
 func Differences(ctx context.Context, db rowsQuerier) ([]Difference, error) {
 	var encoding string
 	if err := db.QueryRow(ctx, "SELECT current_setting('server_encoding')").Scan(&encoding); err != nil {
@@ -174,7 +175,7 @@ func difference(want object, got string, exists bool) Difference {
 // oneLine joins the lines of a definition.
 func oneLine(text string) string { return strings.Join(strings.Fields(text), " ") }
 
-// mend returns the statements that make an object as it should be.
+// mend returns the statements that make an object as it should be, or "" if no statement can.
 func mend(want object, exists bool) string {
 	table := "ALTER TABLE " + schema + "." + want.table() + " "
 	column := table + "ALTER COLUMN " + want.member() + " "
@@ -220,14 +221,15 @@ func mend(want object, exists bool) string {
 // createEpoch creates the table epoch. Nothing is lost with the table, because a hub inserts a new token.
 const createEpoch = "CREATE UNLOGGED TABLE rowcast.epoch (one boolean PRIMARY KEY DEFAULT true CHECK (one), token uuid NOT NULL DEFAULT gen_random_uuid());"
 
-// fills has a value for each column of notifications, for existing rows in which the column is NULL. A row without a
-// recipient gets the recipient '* (nobody)', because no user should receive it.
+// fills has a value for each column of notifications except id, for existing rows in which the column is NULL. A row
+// without a recipient gets the recipient '* (nobody)', because no user should receive it.
 var fills = map[string]string{
 	"notifications.recipient": "'* (nobody)'", "notifications.event": "'message'", "notifications.data": "'null'",
 	"notifications.created_at": "now()", "notifications.xid": "'1'",
 }
 
-// fillNull returns a statement that fills a column in the rows in which it is NULL, and returns the ids of these rows.
+// fillNull returns a statement that fills a column in the rows in which it is NULL. The statement returns the ids of
+// these rows. Without a value in fills, fillNull returns "".
 func fillNull(column object) string {
 	value, has := fills[column.name]
 	if !has {
@@ -272,7 +274,7 @@ func isOfInbox(o object) bool {
 }
 
 // mendFunction returns the statements that create or replace a function. PostgreSQL lets every role call a new
-// function. For a new function of the inbox, a second statement revokes this right.
+// function. For a new function whose name begins with inbox, a second statement revokes this right.
 func mendFunction(want object, exists bool) string {
 	if exists || !strings.HasPrefix(want.name, "inbox") {
 		return want.value + ";"
@@ -318,8 +320,8 @@ const publicGrants = `SELECT 'grant', format('TABLE rowcast.%I', relname),
 	FROM pg_class, aclexplode(relacl) WHERE relnamespace = to_regnamespace('rowcast') AND relkind = 'r' AND grantee = 0
 	GROUP BY relname ORDER BY relname`
 
-// publicFunctions is a query for functions of the inbox that every role may call. With them, a role could read the rows
-// of all users.
+// publicFunctions is a query for functions of the inbox that every role may call. With some of them, a role could read
+// the rows of all users.
 const publicFunctions = `SELECT 'grant', format('FUNCTION rowcast.%I(%s)', proname, pg_get_function_identity_arguments(oid)),
 		'can be called by PUBLIC, that is by every role',
 		format('REVOKE ALL ON FUNCTION rowcast.%I(%s) FROM PUBLIC;', proname, pg_get_function_identity_arguments(oid)), true

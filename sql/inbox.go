@@ -48,7 +48,8 @@ func InstalledInbox(ctx context.Context, db querier) (version int64, err error) 
 	return version, nil
 }
 
-// installInbox installs the inbox if it is wanted and not installed.
+// installInbox installs the inbox if it is wanted and not installed. It returns an error if a newer version is
+// installed.
 func (m Migrator) installInbox(ctx context.Context, tx pgx.Tx) error {
 	version, err := InstalledInbox(ctx, tx)
 	switch {
@@ -83,11 +84,13 @@ func CheckInbox(ctx context.Context, db querier) error {
 
 // adoptInbox corrects the snapshots of users after a restore. A snapshot from another server could contain rows that
 // this server inserts later. If isRestored is true, the restored rows will get the number 1, and adoptInbox corrects
-// the snapshots of all users. Otherwise, it corrects only snapshots that are ahead of this server.
+// the snapshots of all users. Otherwise, it corrects only the snapshots of users who have one that is ahead of this
+// server.
 //
-// Afterwards, rows for a user that were unread are still unread. Restored rows for groups and everyone are seen and
-// read, unless the user has marked them as unread since the last "all". Restored rows for a user are seen if the user
-// has ever marked all as seen. Rows that were archived with "all" are no longer archived.
+// Afterwards, rows that were unread for a corrected user are still unread, and rows that the user has archived with
+// "all" are no longer archived. If isRestored is true, restored rows for groups and everyone are seen and read, unless
+// the user has marked them as unread since the last "all". Restored rows for the user are then seen if the user has
+// ever marked all as seen or read.
 func adoptInbox(ctx context.Context, tx pgx.Tx, isRestored bool) error {
 	version, err := InstalledInbox(ctx, tx)
 	if err != nil || version == 0 {
@@ -113,8 +116,8 @@ const (
 			WHERE NOT rowcast.inbox_is_read(s.read, s.read_version, false, n.xid, u.read, u.read_version, u.visited) /* users */
 		ON CONFLICT (recipient, id) DO UPDATE SET read = false, read_version = excluded.read_version`
 
-	// forgetSnapshots replaces snapshots. The snapshot '3:3:' contains the restored rows, whose number is 1, and no row
-	// of this server, because its numbers begin at 3. The snapshot '1:1:' contains nothing.
+	// forgetSnapshots replaces snapshots. The snapshot '3:3:' contains rows with the number 1, and no row with a number
+	// that a server has assigned, because these numbers begin at 3. The snapshot '1:1:' contains nothing.
 	forgetSnapshots = `UPDATE rowcast.inbox_users u SET version = version + 1, visited = '3:3:', archived = '1:1:',
 		seen = CASE seen::text WHEN '1:1:' THEN seen ELSE '3:3:' END, read = CASE read::text WHEN '1:1:' THEN read ELSE '3:3:' END
 		WHERE true /* users */`

@@ -55,8 +55,8 @@ type Migrator struct {
 	// DSN is the connection string of the database, as for [connstring.Parse].
 	DSN string
 
-	// Waiting, if not nil, is called when Migrate has waited 5 s for the lock of migrations. holder is a sentence about
-	// the session that holds the lock.
+	// Waiting, if not nil, is called when Migrate has waited more than 5 s for the lock of migrations. holder is a
+	// sentence about the session that holds the lock.
 	Waiting func(holder string)
 
 	// Inbox makes Migrate install the inbox.
@@ -70,10 +70,10 @@ func Migrate(ctx context.Context, dsn string) (from, to int64, err error) {
 }
 
 // Migrate installs the schema, or upgrades it to [Version]. It returns the versions before and after the upgrade. If
-// there was no schema, from is 0. Migrate fails if the schema is newer than this program, or if text in the encoding of
-// the database cannot be converted to UTF-8. It also fails if another role owns the schema, or a table or function in
-// it, because that role could run its own code with the rights of the current role. It accepts objects that a superuser
-// owns.
+// there was no schema, from is 0. Migrate fails if the schema or the inbox is newer than this program, or if text in
+// the encoding of the database cannot be converted to UTF-8. It also fails if another role owns the schema, or a table
+// or function in it, because that role could run its own code with the rights of the current role. It accepts objects
+// that a superuser owns, and trigger functions of watched tables.
 //
 // Each migration runs in a transaction of its own, which holds the lock of migrations. Nothing else is bound to the
 // session, so Migrate works through a pooler in transaction mode.
@@ -345,10 +345,10 @@ func checkOwners(ctx context.Context, tx pgx.Tx) error {
 	return fmt.Errorf("%s belongs to the role %q, which could run its own code with the rights of the current role: %s", name, owner, advice)
 }
 
-// findStranger is a query. It returns the owner and the name of the schema, or of a table or function in it, if another
-// role than the current one owns the object. The kind of the schema is 0. Superusers may own the object. The owner of a
-// watched table may own its trigger function: nothing can call such a function, except a trigger of a table, and no
-// migration creates a trigger with it.
+// findStranger is a query. It returns the owner, the name and the kind of an object that another role than the current
+// one owns: the schema (kind 0), a relation in it (kind 1) or a function in it (kind 2). Superusers may own the object.
+// The owner of a watched table may own its trigger function: nothing can call such a function, except a trigger of a
+// table, and no migration creates a trigger with it.
 const findStranger = `SELECT rolname AS owner, name, kind FROM (
         SELECT nspowner, 0, 'the schema ' || nspname FROM pg_namespace WHERE nspname = 'rowcast'
         UNION ALL SELECT relowner, 1, 'rowcast.' || relname FROM pg_class WHERE relnamespace = to_regnamespace('rowcast')

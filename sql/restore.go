@@ -125,8 +125,8 @@ func adopt(ctx context.Context, tx pgx.Tx) error {
 			return err
 		}
 	}
-	// Retention never deletes the newest transaction. A horizon above all rows is therefore a number of the other
-	// server.
+	// Retention never deletes the newest transaction. A horizon above all rows is therefore probably a number of the
+	// other server.
 	const own = `UPDATE rowcast.history SET system_identifier = server.system_identifier, xid = pg_current_xact_id(), database = server.database,
 		horizon = CASE WHEN EXISTS (SELECT FROM rowcast.notifications WHERE xid >= horizon) THEN horizon ELSE '3' END
 		FROM rowcast.server() server`

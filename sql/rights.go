@@ -216,8 +216,8 @@ func Excess(ctx context.Context, db rowsQuerier, role string) ([]Right, error) {
 	return rights, nil
 }
 
-// excess is a query for the rights of a role. It leaves out rights to read, and the right to set columns other than xid
-// in an INSERT of a notification. It finds the objects without USAGE on the schema.
+// excess is a query for the rights of a role. It leaves out rights to read and to execute, USAGE, and the right to set
+// single columns other than xid in an INSERT of a notification. It finds the objects without USAGE on the schema.
 const excess = `WITH home AS (SELECT oid FROM pg_namespace WHERE nspname = 'rowcast'),
 	ours AS (SELECT c.oid, relname, relkind FROM pg_class c JOIN home ON relnamespace = home.oid WHERE relkind IN ('r', 'S'))
 	SELECT privilege, columns, kind, name FROM (
@@ -248,7 +248,8 @@ func WatcherGrants(ctx context.Context, db rowsQuerier) ([]string, error) {
 }
 
 // watcherGrants is a query for GRANT statements. It checks the rights that the SQL function rowcast.watch_function()
-// grants. It leaves out the rights on functions that are called only by rowcast.watch(), or when a statement fails.
+// grants. It leaves out the rights on watch_type(), which only rowcast.watch() needs, and on watch_refusal(), which is
+// called only when a statement fails.
 const watcherGrants = `WITH owners AS (SELECT DISTINCT pronamespace AS home, proowner AS owner FROM pg_proc
 		WHERE pronamespace = to_regnamespace('rowcast') AND ` + ofWatchedTable + `)
 	SELECT format('GRANT %s TO %I;', what, pg_get_userbyid(owner)) FROM owners, LATERAL (

@@ -27,10 +27,9 @@ const (
 	// the trigger disown and [Migrate] set xid to 1.
 	FirstXid = 3
 
-	// MaxID is above all ids that the sequence of the ids takes into account. [Migrate] sets the sequence to the
-	// highest id in the table, but ignores ids from MaxID on, because an app can insert a row with an id near the
-	// highest bigint. After such an id, the sequence could return no other id, and every INSERT would fail. In
-	// practice, the sequence never reaches MaxID.
+	// MaxID is above all ids that [Migrate] considers when it advances the sequence of the ids. It ignores ids from
+	// MaxID on, because an app can insert a row with an id near the highest bigint. After such an id, the sequence would
+	// soon have no ids left, and every INSERT would fail. In practice, the sequence never reaches MaxID.
 	MaxID = 1 << 62
 
 	schema       = "rowcast"
@@ -42,8 +41,8 @@ const (
 //go:embed migrations/*.sql
 var Migrations embed.FS
 
-// ErrNoSchema reports that the schema is missing, has an older version than this program needs, or has an empty table
-// rowcast.history.
+// ErrNoSchema reports that the schema is missing, is older than this program needs, or lacks the contents of
+// rowcast.migrations or rowcast.history.
 var ErrNoSchema = errors.New("schema rowcast is missing, incomplete or too old")
 
 // Check returns [ErrNoSchema] if the schema is missing or below [Version], or if rowcast.history is empty. It returns

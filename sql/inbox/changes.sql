@@ -280,8 +280,8 @@ BEGIN
     RETURN rowcast.inbox_finish(u, recipients, false, event, jsonb_build_object('undone', event IS NOT NULL));
 END $$;
 
--- inbox_deleted() removes the state of deleted rows, and inserts an event for the streams of their recipients. It inserts no event if
--- retention has deleted the rows, or if no user has an inbox.
+-- inbox_deleted() removes the state of deleted rows, and inserts events for the streams of their recipients. It inserts no event if
+-- retention has deleted the rows, or if no user has an inbox. It also inserts none for rows that are events about inboxes.
 CREATE FUNCTION rowcast.inbox_deleted() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
     SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET enable_sort = off SET jit = off AS $$
 BEGIN

@@ -4,8 +4,8 @@
 -- inbox_version() returns the number of the newest migration of the inbox. TRUNCATE and a dump without rows do not change it.
 CREATE FUNCTION rowcast.inbox_version() RETURNS integer LANGUAGE sql IMMUTABLE AS 'SELECT 1';
 
--- A user has a row from the first visit on. Every change of the user's inbox locks this row. A change that writes a state increments
--- version.
+-- A user has a row from the first visit on. inbox_mark() and inbox_undo() lock this row. They increment version if they write a state or
+-- send an event.
 --
 -- seen, read and archived are snapshots. "All", which is inbox_mark() with a cursor, extends them: the rows that such a snapshot shows
 -- have the state. read_version is the version of the newest "all" whose list showed all rows that read shows. A row that was marked as
@@ -123,8 +123,8 @@ CREATE FUNCTION rowcast.inbox_twin(recipient text) RETURNS text LANGUAGE sql IMM
     FROM convert_to(recipient, 'UTF8') AS utf8
 $$;
 
--- inbox_recipients() returns the recipients whose rows a user receives. It raises an error if a name is invalid. No name begins with
--- "rowcast.", because the events about inboxes have such recipients.
+-- inbox_recipients() returns the recipients whose rows a user receives. It raises an error if a name is invalid, or if there are too many
+-- groups. No name begins with "rowcast.", because the events about inboxes have such recipients.
 CREATE FUNCTION rowcast.inbox_recipients(recipient text, groups text[]) RETURNS text[] LANGUAGE plpgsql IMMUTABLE
     SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
@@ -268,7 +268,7 @@ BEGIN
     END IF;
 END $$;
 
--- inbox_counts() returns both counts.
+-- inbox_counts() returns the counts of unseen and of unread rows, and whether one of them may be too low.
 CREATE FUNCTION rowcast.inbox_counts(u rowcast.inbox_users, recipients text[], OUT unseen integer, OUT unread integer, OUT more boolean)
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT s.number, r.number, s.more OR r.more FROM rowcast.inbox_count(u, recipients, 'seen') AS s, rowcast.inbox_count(u, recipients, 'read') AS r
