@@ -78,8 +78,8 @@ func TestDebianClients(t *testing.T) {
 	}
 }
 
-// With the include_object of README.md, Alembic leaves the schema alone. Without include_object, Alembic would drop the
-// tables.
+// With the include_object of README.md, Alembic leaves the schema alone. Without include_object, Alembic would drop
+// tables of the schema.
 func TestAlembicLeavesTheSchemaAlone(t *testing.T) {
 	t.Parallel()
 	python := dbtest.Interpreter(t, "/usr/bin/python3", "import alembic, psycopg2", "alembic python3-psycopg2")

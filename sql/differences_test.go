@@ -128,7 +128,7 @@ func testDifference(t *testing.T, harm, want string) {
 	}
 }
 
-// Indexes and columns that cannot refuse a row are not reported as differences.
+// Indexes and columns that cannot refuse a row, and other tables, are not reported as differences.
 func TestHarmlessObjectsOfOthers(t *testing.T) {
 	t.Parallel()
 	conn := connect(t, dbtest.Database(t))

@@ -28,8 +28,8 @@ type inboxModel struct {
 // A modelField has the state "read", or the state "archived", of all rows.
 type modelField struct {
 	on     map[int64]bool  // the rows with the state
-	own    map[int64]bool  // the rows for which the state was set one by one, and not by "all"
-	stamp  map[int64]int64 // the version of the last change of a row that was not made by "all"
+	own    map[int64]bool  // the rows that keep the state when "all" is undone, because an operation on ids has set it
+	stamp  map[int64]int64 // the version of the last change of a row by an operation on ids, or by the undo of one
 	all    map[int64]bool  // the rows for which "all" has set the state
 	marked int64           // the version of the newest "all" that can be undone
 }
@@ -159,7 +159,7 @@ func (m *inboxModel) undo(version, next int64) (written bool) {
 	return written
 }
 
-// A modelList is a list that a device has loaded, with the ids of all rows in its snapshot.
+// A modelList is a list that a device has loaded, with the ids of all rows for the user in its snapshot.
 type modelList struct {
 	page    inboxPage
 	visible []int64
@@ -220,7 +220,8 @@ func (d *modelDevice) act() {
 	d.ops = append(d.ops, op)
 }
 
-// write inserts rows in transactions that stay open for a while. They do not commit in the order of their numbers.
+// write inserts rows in transactions that stay open for a while. They usually do not commit in the order of their
+// numbers.
 func write(t *testing.T, conns []*pgx.Conn, random *rand.Rand, rows int) {
 	for i := range rows {
 		conn := conns[random.IntN(len(conns))]

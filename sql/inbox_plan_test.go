@@ -100,7 +100,8 @@ func TestInboxReadsFewBlocks(t *testing.T) {
 }
 
 // check calls a function several times, because PostgreSQL considers a generic plan from the sixth call on. It fails if
-// a call has read more blocks than the limit. The first call may read more, because it also reads the catalogs.
+// a call after the first one has read more blocks than the limit. The first call may read more, because it also reads
+// the catalogs.
 func (v visitor) check(when string, limit int, query string, args ...any) {
 	v.t.Helper()
 	for i := range 8 {
@@ -148,7 +149,7 @@ func (v visitor) checkUpdates() {
 	for action, reverse := range map[string]string{"read": "unread", "archive": "unarchive"} {
 		v.markAll(action, v.list().Cursor)
 		v.mark(reverse, ids...)
-		v.check("after rows were marked as "+reverse, 3000, inboxAllQuery, action, old)
+		v.check("after the action "+reverse, 3000, inboxAllQuery, action, old)
 		v.check(action+" all is undone", 3000, inboxUndoQuery, v.markAll(action, old).Undo)
 		v.mark(reverse, ids...)
 		v.check(action+" is undone", 3000, inboxUndoQuery, v.mark(action, ids...).Undo)
@@ -206,7 +207,7 @@ func BenchmarkInbox(b *testing.B) {
 			exec(page, nil)
 		}
 	})
-	b.Run("page 500", func(b *testing.B) {
+	b.Run("deep page", func(b *testing.B) {
 		for b.Loop() {
 			exec(page, deep)
 		}

@@ -141,9 +141,9 @@ func (p inboxPage) summary() string {
 	return out.String()
 }
 
-// In each state, each operation does what the table in README.md says. This holds for rows of the user, of a group and
-// of everyone, and for states that were set for a single row or for all rows. A repeated operation changes nothing, not
-// even the version.
+// In each state that a row can have, each operation does what the table in README.md says. This holds for rows of the
+// user, of a group and of everyone, and for states that were set for a single row or for all rows. A repeated operation
+// does not change the version.
 func TestInboxStates(t *testing.T) {
 	t.Parallel()
 	text, err := os.ReadFile("README.md")
@@ -203,7 +203,7 @@ func (v visitor) testOperation(operation string, byAll bool, begin rowState, beg
 	first := apply(operation, byAll)
 	second := apply(operation, byAll)
 	if first.Version != second.Version || second.Undo != nil {
-		v.t.Errorf("%s again: got version %d and undo %v, want version %d and no undo", operation, second.Version, second.Undo, first.Version)
+		v.t.Errorf("%s again: got version %d (with an undo: %t), want version %d and no undo", operation, second.Version, second.Undo != nil, first.Version)
 	}
 	if got := v.stateOf(id); got != want {
 		v.t.Errorf("row for %s in the state %+v (set for all rows: %v): after %s (for all rows: %v) got %+v, want %+v", recipient, begin, beginByAll, operation, byAll, got, want)
@@ -261,8 +261,8 @@ func TestInboxFirstVisit(t *testing.T) {
 	}
 }
 
-// An operation on ids of rows that are for other users or groups has the same result as an operation on ids that do not
-// exist: it changes nothing.
+// An operation on a row that is for another user or group, or is an event about the inbox, has the same result as an
+// operation on an id that does not exist: it changes nothing.
 func TestInboxIgnoresRowsOfOthers(t *testing.T) {
 	t.Parallel()
 	v := alice(t)

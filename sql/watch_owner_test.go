@@ -13,7 +13,8 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// giveSchema makes a role without other rights the owner of the schema rowcast.
+// giveSchema makes a role the owner of the schema rowcast, and of its tables and functions. It also revokes the rights
+// of PUBLIC on the functions.
 func giveSchema(t *testing.T, conn *pgx.Conn, role string) {
 	t.Helper()
 	quoted := pgx.Identifier{role}.Sanitize()
@@ -98,9 +99,9 @@ func TestCodeOfAWatchedTableRunsAsItsOwner(t *testing.T) {
 	run(t, conn, "RESET ROLE; DROP SCHEMA shop CASCADE") // the DROP OWNED of createRole would fail, because it does not drop the cast
 }
 
-// The error for a role without the rights says how the role gets them. It never tells anyone to make the owner of the
-// schema a superuser. A superuser must not watch a table of a superuser if another role owns the schema: the functions
-// of the schema would run with the rights of the owner of the table.
+// The error for a role without the rights says what to do, or who may watch tables. It never tells anyone to make the
+// owner of the schema a superuser. A superuser must not watch a table of a superuser if another role owns the schema:
+// the functions of the schema would run with the rights of the owner of the table.
 func TestWatchSaysWhichRightsAreMissing(t *testing.T) {
 	t.Parallel()
 	conn := connect(t, dbtest.Database(t))
@@ -123,7 +124,7 @@ func TestWatchSaysWhichRightsAreMissing(t *testing.T) {
 		run(t, conn, "RESET ROLE")
 		failed, ok := errors.AsType[*pgconn.PgError](err)
 		if !ok || failed.Code != "42501" || !strings.HasPrefix(failed.Hint, test.hint) {
-			t.Errorf("%s as %s: got %+v, want insufficient_privilege and the hint %q", test.statement, test.role, failed, test.hint)
+			t.Errorf("%s as %s: got %v, %+v, want insufficient_privilege and the hint %q", test.statement, test.role, err, failed, test.hint)
 			continue
 		}
 		if _, change, found := strings.Cut(failed.Hint, ": "); found {
@@ -207,8 +208,8 @@ func TestUnwatchDropsOnlyItsFunction(t *testing.T) {
 	}
 }
 
-// ReadWatched returns what is wrong with a watched table. The statement in Mend repairs it, unless a column was dropped
-// or renamed.
+// ReadWatched returns what is wrong with a watched table. The statement in Mend repairs it, unless an expression names
+// a column that was dropped or renamed.
 func TestProblemsOfWatchedTables(t *testing.T) {
 	t.Parallel()
 	const watch = `SELECT rowcast.watch('t', 'a', data => $$jsonb_build_object('c', "B c")$$, "on" => '{insert,update}', "when" => 'o.d IS NULL -- e')`
@@ -340,8 +341,8 @@ func TestVirtualColumnsAreRefused(t *testing.T) {
 	}
 }
 
-// Every role can change the settings of its session. Except for the time zone, the settings of the session that writes,
-// such as DateStyle, do not change what the expressions of a watched table mean.
+// Every role can change the settings of its session. The settings of the session that writes which watch_function()
+// replaces, such as DateStyle, do not change what the expressions of a watched table mean.
 func TestSettingsOfTheWriterChangeNoExpression(t *testing.T) {
 	t.Parallel()
 	conn := connect(t, dbtest.Database(t))

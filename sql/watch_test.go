@@ -123,7 +123,8 @@ func TestWatchedStatementsInsertNotifications(t *testing.T) {
 	}
 }
 
-// Errors of watch, and errors of statements on a watched table, say what is wrong. They have the SQLSTATE of the cause.
+// Errors of watch, and errors of statements on a watched table, say what is wrong, and have the SQLSTATE of the cause.
+// The condition is evaluated first: the other expressions do not fail for rows that it excludes.
 func TestWatchErrors(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct{ setup, statement, code, message string }{
@@ -238,8 +239,8 @@ func TestTypesOfWatchedExpressions(t *testing.T) {
 }
 
 // If rowcast.notifications refuses the value of an expression, the error names the expression. If the value is NULL,
-// empty or reserved, the error also says what to write instead. rowcast.watch() refuses such a constant, and the INSERT
-// refuses other values.
+// empty or reserved, the error usually says what to write instead. rowcast.watch() refuses such a constant. The INSERT
+// refuses other values, or sends nothing if on_error is skip.
 func TestRefusedValuesOfWatchedExpressions(t *testing.T) {
 	t.Parallel()
 	conn := connect(t, dbtest.Database(t))

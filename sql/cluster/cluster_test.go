@@ -126,10 +126,10 @@ func TestOtherVersion(t *testing.T) {
 		t.Fatal(err)
 	}
 	err := c.Start(dbtest.Context(t))
-	if err == nil {
-		t.Fatal("started with the files of another version, want an error")
+	if !errors.Is(err, cluster.ErrOtherVersion) {
+		t.Fatalf("Start with the files of another version: got %v, want ErrOtherVersion", err)
 	}
-	for _, part := range []string{dir, "PostgreSQL 9", "--fresh"} {
+	for _, part := range []string{dir, "version 9", c.Programs.Version} {
 		if !strings.Contains(err.Error(), part) {
 			t.Errorf("got error %q, want it to contain %s", err, part)
 		}
