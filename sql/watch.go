@@ -94,7 +94,7 @@ func Unwatch(ctx context.Context, dsn, name string) (table string, was bool, err
 }
 
 // watchLockTimeout bounds the wait for the locks of a table. While a session waits for such a lock, later statements of
-// the app wait behind that session.
+// the app can wait behind that session.
 const watchLockTimeout = 5 * time.Second
 
 // onTable finds a table with the search_path of the connection. It then begins a transaction with a safe search_path,
@@ -110,7 +110,7 @@ func onTable(ctx context.Context, dsn, name string, change func(tx pgx.Tx, table
 		return withHint(fmt.Errorf("find the table %s: %w", name, err))
 	}
 	if target == nil {
-		return fmt.Errorf("the table %s does not exist in this database: write it with its schema, as in public.orders, and a name with capital letters in double quotes", name)
+		return fmt.Errorf("the table %s was not found in this database: write it with its schema, as in public.orders, and a name with capital letters in double quotes", name)
 	}
 	err = securedByOwner(ctx, conn, func(tx pgx.Tx) error {
 		var table string
@@ -170,7 +170,7 @@ func withHint(err error) error {
 	return hinted{text, err}
 }
 
-// A hinted error is an error of PostgreSQL with its hint.
+// A hinted error is an error of PostgreSQL with the text that withHint has made.
 type hinted struct {
 	text  string
 	cause error
@@ -183,10 +183,11 @@ func (e hinted) Unwrap() error { return e.cause }
 // dropped.
 type Watched struct {
 	Watch
-	Problems []string // sentences without a full stop
-	// Failing reports that statements on the table fail, or send nothing if OnError is skip.
+	Problems []string // what is wrong, without full stops
+	// Failing reports whether statements on the table are known to fail, or to send nothing if OnError is skip.
 	Failing bool
-	// Mend is SQL that mends the problems. It is empty if no statement can.
+	// Mend is SQL that is meant to mend the problems. It is empty if there are none, or if an expression names a column
+	// that was dropped or renamed.
 	Mend string
 }
 
@@ -230,7 +231,7 @@ func ReadWatched(ctx context.Context, db rowsQuerier) ([]Watched, error) {
 	return all, nil
 }
 
-// examine finds the expressions that name a dropped column, and sets Mend.
+// examine finds the expressions that name a dropped or renamed column, and sets Mend.
 func (w *Watched) examine(watcher string, dropped []string) {
 	renamed := false
 	for _, e := range []struct{ name, text string }{

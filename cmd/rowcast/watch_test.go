@@ -68,7 +68,7 @@ func TestWatchFails(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
 	runSQL(t, dsn, "CREATE TABLE orders (id int, customer text)", "CREATE VIEW v AS TABLE orders")
-	const missing = " does not exist in this database: write it with its schema, as in public.orders, and a name with capital letters in double quotes"
+	const missing = " was not found in this database: write it with its schema, as in public.orders, and a name with capital letters in double quotes"
 	const unqualified = ` a table with its schema, as in public.orders or public."Orders"; without the schema, the statement would depend on the search_path`
 	for _, tt := range []struct {
 		want string
