@@ -23,7 +23,7 @@ func (demoCmd) Help() string {
 		`With a database URL, the demo installs the schema rowcast in that database, and a watched table in the schema rowcast_demo. The schemas and their rows stay there.`
 }
 
-// Validate refuses an address that other machines can reach, because the demo does not authenticate requests. It also
+// Validate refuses an address that is not a loopback address, because the demo does not authenticate requests. It also
 // refuses --fresh with a database URL.
 func (c *demoCmd) Validate() error {
 	if !server.IsLoopback(c.Listen) {

@@ -141,7 +141,7 @@ func TestDemoOnNamedDatabase(t *testing.T) {
 	d.runPsql(`INSERT INTO rowcast.notifications (recipient, data) VALUES ('alice', '1'), ('bob', '2')`)
 	for user, want := range map[string][]string{"alice": {"1"}, "bob": {"2"}} {
 		if got := d.rows(user); !slices.Equal(got, want) {
-			t.Errorf("%s: the page gets the rows %v, want %v", user, got, want)
+			t.Errorf("the inbox of %s has the rows %v, want %v", user, got, want)
 		}
 	}
 }

@@ -19,8 +19,8 @@ func serveWithAdmin(t *testing.T, dsn string, args ...string) hubWithAdmin {
 	return hubWithAdmin{h, "http://" + h.err.await(t, `admin_addr=([0-9.:]+)`)[1]}
 }
 
-// POST /disconnect at one hub ends the user's streams at all hubs, and no other streams. So does a NOTIFY message, even
-// with --no-notify-messages. A client whose credentials are still valid opens a new stream.
+// POST /disconnect at one hub ends the user's streams at all hubs, and no other streams. So does a NOTIFY on
+// rowcast.disconnect, even with --no-notify-messages. A client whose credentials are still valid opens a new stream.
 func TestDisconnectOnAllHubs(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)

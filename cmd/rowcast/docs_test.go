@@ -66,11 +66,11 @@ func documents(t *testing.T) (paths []string) {
 	return paths
 }
 
-// wantSame fails for each key that is only in documented or only in actual. It also fails if actual is empty.
+// wantSame reports an error for each key that is only in documented or only in actual, and also if actual is empty.
 func wantSame[V any, W any](t *testing.T, what string, documented map[string]V, actual map[string]W) {
 	t.Helper()
 	if len(actual) == 0 {
-		t.Errorf("%s: the test found none in the program", what)
+		t.Errorf("%s: the test found none", what)
 	}
 	for _, name := range slices.Sorted(maps.Keys(actual)) {
 		if _, ok := documented[name]; !ok {
@@ -79,7 +79,7 @@ func wantSame[V any, W any](t *testing.T, what string, documented map[string]V, 
 	}
 	for _, name := range slices.Sorted(maps.Keys(documented)) {
 		if _, ok := actual[name]; !ok {
-			t.Errorf("%s %s is documented, but the program does not have it", what, name)
+			t.Errorf("%s %s is documented, but the test did not find it", what, name)
 		}
 	}
 }
@@ -263,8 +263,8 @@ func sourceOf(t *testing.T, pattern string) (all string) {
 var qualified = regexp.MustCompile(`(?m)(?:^|[^/\w.])rowcast\.([a-z_]+)\b`)
 
 // Every event of the hub is documented. Every name with the prefix rowcast. in a document, except rowcast.js,
-// rowcast.sql and the names in the changelog, is an event of the hub or of rowcast.js, an object of the schema or a
-// channel of NOTIFY.
+// rowcast.sql and the names in the changelog, is an event of the hub or of rowcast.js, a channel of NOTIFY, or a name
+// in the source of the schema or of the listener.
 func TestEventsAreDocumented(t *testing.T) {
 	t.Parallel()
 	protocol := readmeOf(t, "stream/README.md")
@@ -296,7 +296,7 @@ func TestEventsAreDocumented(t *testing.T) {
 		}
 		for _, name := range qualified.FindAllStringSubmatch(readmeOf(t, document), -1) {
 			if !known[name[1]] {
-				t.Errorf("%s names rowcast.%s, which is not an event, an object of the schema or a channel", document, name[1])
+				t.Errorf("%s names rowcast.%s, which is not an event, a channel, or a name in the source of the schema or of the listener", document, name[1])
 			}
 		}
 	}

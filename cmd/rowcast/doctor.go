@@ -9,12 +9,12 @@ import (
 
 type doctorCmd struct {
 	database.Flags
-	Role roleName `placeholder:"ROLE" help:"Examine only the rights of this role of an app: the rights that rowcast migrate grants with --app-role or --sender-role."`
+	Role roleName `placeholder:"ROLE" help:"Examine only this role of an app: whether it has the rights that rowcast migrate grants with --app-role or --sender-role, and what can make its INSERTs fail."`
 }
 
 // Help is shown by rowcast doctor --help.
 func (doctorCmd) Help() string {
-	return "Connect as the role of the hub, because the result depends on its rights. With --role, connect as any role. The command changes nothing, except that it adds the row to rowcast.epoch that the first hub would add after a crash of the server. " +
+	return "Connect as the role of the hub, because the result depends on its rights. With --role, connect as any role. The command changes nothing, except that it adds a row to rowcast.epoch, as a hub does, if that table is empty: before the first hub has started, and after a crash of the server. " +
 		"If a check fails, the exit code is 1. A warning is not a failure."
 }
 

@@ -434,7 +434,8 @@ func TestDoctorExaminesTheRoleOfAnApp(t *testing.T) {
 	}
 }
 
-// doctor --role does not examine the role of a hub. It would print statements that revoke rights which the hub needs.
+// doctor --role does not examine the role of a hub. Otherwise it would print statements that revoke rights which the
+// hub needs. For the owner of the schema, it advises to let the app connect as another role.
 func TestDoctorRecognisesTheRoleOfAHub(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Empty(t)
@@ -453,7 +454,8 @@ func TestDoctorRecognisesTheRoleOfAHub(t *testing.T) {
 	}
 }
 
-// Without a schema, or with an old one, the doctor says who must run rowcast migrate.
+// Without a schema, or with an old one, the doctor advises to run rowcast migrate. If the role of the session cannot
+// run it, the doctor says which role must.
 func TestDoctorSaysWhoMustMigrate(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Empty(t)
@@ -483,7 +485,8 @@ func TestDoctorSaysWhoMustMigrate(t *testing.T) {
 	}
 }
 
-// doctor --role finds each right with which an app can disturb the hubs, and what makes the INSERTs of this role fail.
+// doctor --role finds rights with which an app could disturb the hubs, and faults that make the INSERTs of the role
+// fail.
 func TestDoctorFindsRightsThatAnAppDoesNotNeed(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)

@@ -2,9 +2,9 @@ package main_test
 
 import "testing"
 
-// TestOtherBrowsers runs rowcast.js and <rowcast-inbox> in Firefox and WebKitGTK. Each of them is one browser process.
-// The tests that press keys have a Firefox of their own: while other tests open tabs, Firefox may leave the focus
-// outside of the page.
+// TestOtherBrowsers runs rowcast.js and <rowcast-inbox> in Firefox and WebKitGTK. The tests of each engine share a
+// browser. Only the tests that press keys have a Firefox of their own: while other tests open tabs, Firefox may leave
+// the focus outside of the page.
 func TestOtherBrowsers(t *testing.T) {
 	t.Parallel()
 	for name, start := range map[string]func(*testing.T) browser{"Firefox": driveFirefox, "WebKitGTK": driveWebKit} {

@@ -10,7 +10,7 @@ import (
 	"github.com/alecthomas/kong"
 )
 
-// flagGroups are the headings in the help of commands with many flags.
+// flagGroups are the groups of flags in the help, with their headings.
 var flagGroups = []kong.Group{
 	{Key: "database", Title: "Database:"},
 	{Key: "http", Title: "HTTP:"},
