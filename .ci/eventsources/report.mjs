@@ -1,4 +1,4 @@
-// The names of the events that the programs listen to. The event of a row is "n".
+// The names of the events that listen reports. The event of a row is "n".
 export const names = ["n", "rowcast.hello", "rowcast.reset"];
 
 // report prints an event as a line of JSON. Like many apps, it parses the data of each event.

@@ -144,7 +144,7 @@ func textsOfGo(path string) (all []text, err error) {
 var isCode = regexp.MustCompile(`(?i)\b(select|insert|update|delete|create|alter|grant|drop|truncate|vacuum)\b.*\b(from|into|set|table|on|to|database|role|schema)\b|[<>{}=\\]|;$`)
 
 // isMessage guesses whether a string is a text for people. It leaves out paths and most SQL, HTML and JSON. Therefore
-// it also leaves out texts that contain one of the characters < > { } = and \, or end with a semicolon.
+// it also leaves out some texts, such as those that contain one of the characters < > { } = and \.
 func isMessage(s string) bool {
 	return !isCode.MatchString(s) && !strings.HasPrefix(s, "/") && !strings.Contains(s, "\n\t")
 }

@@ -80,9 +80,9 @@ func TestSecondSignalEndsAtOnce(t *testing.T) {
 	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
-	err := p.wait(t)
+	_ = p.wait(t)
 	if state := p.cmd.ProcessState.Sys().(syscall.WaitStatus); !state.Signaled() || state.Signal() != syscall.SIGTERM {
-		t.Errorf("the hub ended with %v, want an end by SIGTERM", err)
+		t.Errorf("the hub ended with %v, want an end by SIGTERM", p.cmd.ProcessState)
 	}
 }
 

@@ -2,8 +2,8 @@
 // begin with README.
 import assert from "node:assert/strict";
 
-// A Client does what an app does, with the calls of one library. Tx is what the library passes to the function that
-// runs in a transaction.
+// A Client does what an app does, with the calls of one library. Tx is the library's object for a
+// transaction.
 export interface Client<Tx> {
   insert(recipient: string, data: object, tx?: Tx): Promise<unknown>;
   insertWithKey(recipient: string, data: object): Promise<unknown>; // returns the generated id

@@ -55,7 +55,7 @@ func TestTallyFailsUnlessExactlyOnce(t *testing.T) {
 		}
 		_, _, err := tally.Arrivals()
 		if got := fmt.Sprint(err); want == "" && err != nil || want != "" && got != want {
-			t.Errorf("%s: got %v, want %q", tt.name, err, want)
+			t.Errorf("%s: got the error %v, want %q, or no error if that is empty", tt.name, err, want)
 		}
 	}
 }
@@ -69,7 +69,7 @@ func TestTallyPercentiles(t *testing.T) {
 			tally.Count(0, int64(i+1), now.Add(-time.Duration(i+1)*time.Millisecond).UnixNano())
 		}
 		if p50, p99, err := tally.Arrivals(); p50 != 50 || p99 != 99 || err != nil {
-			t.Errorf("got the percentiles %v and %v ms (%v), want 50 and 99 ms and no error", p50, p99, err)
+			t.Errorf("got the percentiles %v and %v ms (error: %v), want 50 and 99 ms and no error", p50, p99, err)
 		}
 	})
 }

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// A design is an implementation that sends rows to clients.
+// A design is a table and a hub. Except in the design untriggered, the hub sends the rows of the table to clients.
 type design struct {
 	name    string
 	schema  string   // the schema of its table
