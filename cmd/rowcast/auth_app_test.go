@@ -74,8 +74,8 @@ const aliceAndTeam = `{"recipients":["alice","team:7"],"heartbeat":15}`
 
 // The app receives the credentials, the client's address, and how the client has reached the hub, but not other headers
 // of the client, such as X-Other. The headers X-Forwarded-Proto and X-Forwarded-Host are passed on only from a trusted
-// proxy. The last address in X-Forwarded-For is the client's, also behind a trusted proxy. A request without credentials, with two Authorization headers or with a uid in the URL is denied, and the app
-// is not asked.
+// proxy. The last address in X-Forwarded-For is the client's, also behind a trusted proxy. A request without
+// credentials, with two Authorization headers or with a uid in the URL is denied, and the app is not asked.
 func TestAppReceivesCredentials(t *testing.T) {
 	t.Parallel()
 	app := newAuthApp(t, isAlice(300))
