@@ -40,7 +40,7 @@ func TestInboxRequestsAreLimited(t *testing.T) {
 	}
 	for range 4 {
 		got, _ := receive(t, answers, "an answer")
-		if got.status != 429 || got.header.Get("Retry-After") != "1" || got.body != "too many requests of this user are running: try again later\n" {
+		if got.status != 429 || got.header.Get("Retry-After") != "1" || got.body != "too many requests of this user are running or waiting: try again later\n" {
 			t.Errorf("got %d, %q, %s, want 429, Retry-After: 1 and that too many requests are running", got.status, got.header, got.body)
 		}
 	}
@@ -51,7 +51,7 @@ func TestInboxRequestsAreLimited(t *testing.T) {
 		}
 	}
 	got, _ := receive(t, answers, "an answer after the lock_timeout")
-	if got.status != 503 || got.header.Get("Retry-After") == "" || got.body != "the database did not answer: try again later\n" {
+	if got.status != 503 || got.header.Get("Retry-After") == "" || got.body != "the inbox cannot be read or changed now: try again later\n" {
 		t.Errorf("got %d, %q, %s, want 503, Retry-After and that the database did not answer", got.status, got.header, got.body)
 	}
 	wantFailing(t, h.url, "inbox", "55P03") // lock_not_available

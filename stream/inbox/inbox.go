@@ -38,9 +38,9 @@ type Store interface {
 	Undo(ctx context.Context, user string, groups []string, undo string) (json.RawMessage, error)
 }
 
-// A Handler serves GET Path and POST Path/ACTION. If the query of a request has the parameter user, its value must be
-// the user of the credential. Store, Authenticate, Logger and Failures must be set. The zero value of every other field
-// means the default. The fields must not be changed after the first request.
+// A Handler serves GET and HEAD of Path, and POST Path/ACTION. If the query of a request has the parameter user, its
+// value must be the user of the credential. Store, Authenticate, Logger and Failures must be set. The zero value of
+// every other field means the default. The fields must not be changed after the first request.
 type Handler struct {
 	Store Store
 	// Authenticate returns the user and the groups of a client, as for a stream. Like the authenticators of package
@@ -94,7 +94,7 @@ func (h *Handler) init() {
 type problem struct {
 	status int
 	text   string
-	retry  time.Duration // when the client may try again; 0 means that a new attempt would not help
+	retry  time.Duration // when the client may try again, as Retry-After says; 0 means no Retry-After
 }
 
 func (p problem) Error() string { return p.text }
@@ -219,7 +219,8 @@ func (h *Handler) authenticate(w http.ResponseWriter, r *http.Request) (stream.G
 	return grant, nil
 }
 
-// grant calls Authenticate. It denies requests that ask for topics, and clients without a user.
+// grant calls Authenticate. It denies requests whose query cannot be read or asks for topics, and clients without a
+// user.
 func (h *Handler) grant(r *http.Request) (stream.Grant, error) {
 	query, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
@@ -260,7 +261,7 @@ func (h *Handler) call(r *http.Request, grant stream.Grant, call call) (json.Raw
 	}
 	ctx, cancel := context.WithTimeout(ctx, h.Timeout)
 	defer cancel()
-	const busy = "too many requests of this user are running: try again later"
+	const busy = "too many requests of this user are running or waiting: try again later"
 	if err := h.calls.Acquire(ctx, grant.User); errors.Is(err, fair.ErrTooMany) {
 		return nil, problem{http.StatusTooManyRequests, busy, time.Second}
 	} else if err != nil {
@@ -289,5 +290,5 @@ func (h *Handler) failed(r *http.Request, err error) error {
 		return r.Context().Err()
 	}
 	h.Failures.Warn(h.Logger, failures.Inbox, err, "cannot read or change an inbox")
-	return problem{http.StatusServiceUnavailable, "the database did not answer: try again later", 2 * time.Second}
+	return problem{http.StatusServiceUnavailable, "the inbox cannot be read or changed now: try again later", 2 * time.Second}
 }

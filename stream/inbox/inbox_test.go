@@ -300,7 +300,7 @@ func TestAnotherPath(t *testing.T) {
 		body, _ := io.ReadAll(response.Body)
 		_ = response.Body.Close()
 		if response.StatusCode != want || method == http.MethodHead && (len(body) > 0 || response.ContentLength != 2) {
-			t.Errorf("%s: got %d, %q, want %d", request, response.StatusCode, body, want)
+			t.Errorf("%s: got %d, Content-Length %d and the body %q, want %d, and for HEAD Content-Length 2 and no body", request, response.StatusCode, response.ContentLength, body, want)
 		}
 	}
 }

@@ -111,7 +111,7 @@ func parseUndo(body []byte) (call, error) {
 	}
 	text, ok := textOf(value)
 	if !ok {
-		return nil, badRequest("undo is not text: " + want)
+		return nil, badRequest("undo has a wrong value: " + want)
 	}
 	return func(ctx context.Context, s Store, g stream.Grant) (json.RawMessage, error) {
 		return s.Undo(ctx, g.User, g.Groups, text)
@@ -135,7 +135,7 @@ func parseMark(action string, body []byte) (call, error) {
 	} else if text, ok := textOf(value); ok {
 		upTo = text
 	} else {
-		err = badRequest("all is not text: " + want)
+		err = badRequest("all has a wrong value: " + want)
 	}
 	if err != nil {
 		return nil, err
