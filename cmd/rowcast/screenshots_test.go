@@ -13,8 +13,8 @@ import (
 // screenshotsVariable is the environment variable that names the directory for the screenshots.
 const screenshotsVariable = "TEST_ROWCAST_SCREENSHOTS"
 
-// testScreenshots writes screenshots of the demo, for people to look at. If TEST_ROWCAST_SCREENSHOTS is not set, it writes
-// none, and only checks the titles and the numbers of the notifications.
+// testScreenshots writes screenshots of the demo, for people to look at. If TEST_ROWCAST_SCREENSHOTS is not set, it
+// writes none, and only checks the titles and the numbers of the notifications.
 func testScreenshots(t *testing.T, u *demoUser) {
 	insert := func(recipient, age, data string) {
 		u.execute(fmt.Sprintf(`INSERT INTO rowcast.notifications (recipient, event, data, created_at) VALUES ('%s', 'notify', '%s', now() - interval '%s')`, recipient, data, age))
@@ -54,8 +54,8 @@ func testScreenshots(t *testing.T, u *demoUser) {
 	u.shoot(p, "dark-right-to-left")
 }
 
-// shoot writes a screenshot of the page to the file name.png, if TEST_ROWCAST_SCREENSHOTS is set. First it waits until the page
-// is drawn and no animation runs.
+// shoot writes a screenshot of the page to the file name.png, if TEST_ROWCAST_SCREENSHOTS is set. First it waits until
+// the page is drawn and no animation runs.
 func (u *demoUser) shoot(p page, name string) {
 	u.t.Helper()
 	dir := os.Getenv(screenshotsVariable)

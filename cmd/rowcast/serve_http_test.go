@@ -234,8 +234,8 @@ func TestForeignPreflightsAreRefused(t *testing.T) {
 	}
 }
 
-// TestCORSByDefault shows that without --cors-origin and --insecure-uid, pages of other origins may load rowcast.js, but
-// may not read the answers of /events and /metrics.
+// TestCORSByDefault shows that without --cors-origin and --insecure-uid, pages of other origins may load rowcast.js,
+// but may not read the answers of /events and /metrics.
 func TestCORSByDefault(t *testing.T) {
 	t.Parallel()
 	h := startHub(t, dbtest.Database(t), "--jwt-secret", secret)
@@ -258,9 +258,9 @@ func TestCORSByDefault(t *testing.T) {
 	}
 }
 
-// TestInsecureUIDAcceptsLoopbackPages shows which requests get a stream from a hub with --insecure-uid: requests of pages
-// with a loopback origin, on any port, or with an origin in --cors-origin, and requests without an Origin that do not
-// come from another site.
+// TestInsecureUIDAcceptsLoopbackPages shows which requests get a stream from a hub with --insecure-uid: requests of
+// pages with a loopback origin, on any port, or with an origin in --cors-origin, and requests without an Origin that do
+// not come from another site.
 func TestInsecureUIDAcceptsLoopbackPages(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -310,8 +310,8 @@ func TestInsecureUIDAcceptsLoopbackPages(t *testing.T) {
 	if got := statuses(t, local.url, "GET /events?uid=alice HTTP/1.1\r\nHost: localhost\r\nOrigin: https://app.example\r\nConnection: close\r\n\r\n"); got != "200" {
 		t.Errorf("from the origin of --cors-origin: got %s, want 200", got)
 	}
-	// Without =anywhere, a request whose Host header does not name this machine is refused, even if a page with a loopback
-	// origin sends the request.
+	// Without =anywhere, a request whose Host header does not name this machine is refused, even if a page with a
+	// loopback origin sends the request.
 	if got := ask(t, "GET", local.url+"/events?uid=alice", "Host", "evil.example", "Origin", "http://localhost:3000"); got.status != 403 {
 		t.Errorf("with the host evil.example: got %d, want 403", got.status)
 	}

@@ -47,8 +47,8 @@ func TestServeEndsWithASilentDatabase(t *testing.T) {
 	}
 }
 
-// silence suspends the main process of a server (postmaster) and the server processes of a hub's idle sessions until the
-// test ends. The connections stay open, but no data arrives.
+// silence suspends the main process of a server (postmaster) and the server processes of a hub's idle sessions until
+// the test ends. The connections stay open, but no data arrives.
 func silence(t *testing.T, dsn string) {
 	t.Helper()
 	conn, err := pgx.Connect(t.Context(), dsn)

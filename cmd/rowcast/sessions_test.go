@@ -14,7 +14,8 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// idle is the time after which the apps of these tests end a session, counted from the last request that is not the hub's.
+// idle is the time after which the apps of these tests end a session, counted from the last request that is not the
+// hub's.
 const idle = 3 * time.Second
 
 // signIn returns the cookie of a new session of the user 42.
@@ -28,9 +29,9 @@ func signIn(t *testing.T, app string) (cookie string) {
 	return cookie
 }
 
-// checkRenewals opens a stream with a session. The hub renews the stream about once a second. checkRenewals checks that a
-// visit of a page extends the session, and that a renewal does not: after the last visit, the session ends, and then the
-// stream.
+// checkRenewals opens a stream with a session. The hub renews the stream about once a second. checkRenewals checks that
+// a visit of a page extends the session, and that a renewal does not: after the last visit, the session ends, and then
+// the stream.
 func checkRenewals(t *testing.T, h *hub, app, cookie string) {
 	t.Helper()
 	visit := func() string { return ask(t, http.MethodGet, app+"/", "Cookie", cookie).body }

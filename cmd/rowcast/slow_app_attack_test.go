@@ -13,9 +13,9 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// An attacker opens up to 500 connections per second and sends a complete request on each. The hub may open 1,024 files, and
-// the app takes a second for each answer. A client from another address still gets a stream, and an open stream stays
-// open.
+// An attacker opens up to 500 connections per second and sends a complete request on each. The hub may open 1,024
+// files, and the app takes a second for each answer. A client from another address still gets a stream, and an open
+// stream stays open.
 func TestAttackWithASlowApp(t *testing.T) {
 	t.Parallel()
 	app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -95,7 +95,8 @@ func (s *tabs) wantStreams(n float64) {
 	waitFor(s.t, fmt.Sprintf("%g streams", n), func() bool { return metric(s.t, "http://"+s.hub.address, "rowcast_streams") == n })
 }
 
-// travel inserts rows while happens runs, and checks that each tab that is still open receives each row once and in order.
+// travel inserts rows while happens runs, and checks that each tab that is still open receives each row once and in
+// order.
 func (s *tabs) travel(happens func(*tabs)) {
 	s.t.Helper()
 	s.wantStreams(s.streams)

@@ -12,8 +12,8 @@ import (
 	"rowcast/stream/sse"
 )
 
-// With --unavailable-status, the hub answers with this status if it tells a client to retry later. The status of a denial,
-// such as 401, stays the same.
+// With --unavailable-status, the hub answers with this status if it tells a client to retry later. The status of a
+// denial, such as 401, stays the same.
 func TestUnavailableStatus(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -128,8 +128,8 @@ func wantPassedOn(t *testing.T, proxy *nginx) {
 	}
 }
 
-// If no hub can open a stream, nginx answers with a stream that has only a retry time, after which an EventSource retries.
-// The EventSource gets a stream when a hub can open one again.
+// If no hub can open a stream, nginx answers with a stream that has only a retry time, after which an EventSource
+// retries. The EventSource gets a stream when a hub can open one again.
 func TestNginxAnswersIfNoHubIsLeft(t *testing.T) {
 	t.Parallel()
 	findNginx(t)

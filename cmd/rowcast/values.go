@@ -16,9 +16,9 @@ import (
 	"github.com/alecthomas/kong"
 )
 
-// ranges decodes each flag of the type int, time.Duration or byteSize. It refuses values outside the range in the flag's
-// tags, such as min:"1ms" max:"24h". A flag without these tags is an error, so that no value can overflow in the rest
-// of the program.
+// ranges decodes each flag of the type int, time.Duration or byteSize. It refuses values outside the range in the
+// flag's tags, such as min:"1ms" max:"24h". A flag without these tags is an error, so that no value can overflow in the
+// rest of the program.
 func ranges() kong.Option {
 	return kong.OptionFunc(func(k *kong.Kong) error {
 		for _, option := range []kong.Option{
@@ -193,8 +193,8 @@ func (u *webURL) UnmarshalText(text []byte) error {
 // An origin is the origin of a page, spelled as browsers send it.
 type origin string
 
-// UnmarshalText accepts origins with the scheme http or https, spelled as browsers send them. It refuses "null", which any
-// sandboxed page can send.
+// UnmarshalText accepts origins with the scheme http or https, spelled as browsers send them. It refuses "null", which
+// any sandboxed page can send.
 func (o *origin) UnmarshalText(text []byte) error {
 	name := string(text)
 	u, err := url.Parse(name)

@@ -167,7 +167,8 @@ func TestExamplesOfWatch(t *testing.T) {
 }
 
 // A dump contains the triggers of a watched table. In the restored database, they insert notifications, doctor finds
-// nothing wrong with watched tables and owners, and unwatch works. Restoring the rows of the table inserts no notifications.
+// nothing wrong with watched tables and owners, and unwatch works. Restoring the rows of the table inserts no
+// notifications.
 func TestWatchedTableIsRestored(t *testing.T) {
 	t.Parallel()
 	for name, options := range map[string][]string{

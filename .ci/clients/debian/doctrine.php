@@ -1,6 +1,6 @@
 <?php
-// The program prints the tables that Doctrine finds, or the error of Doctrine: first without a filter, and then with the
-// schema_filter in its argument.
+// The program prints the tables that Doctrine finds, or the error of Doctrine: first without a filter, and then with
+// the schema_filter in its argument.
 require "/usr/share/php/Doctrine/DBAL/autoload.php";
 
 use Doctrine\DBAL\Configuration;

@@ -156,8 +156,8 @@ type row struct {
 
 var errNoHello = errors.New("the stream ended before its hello")
 
-// open connects, requests the stream and waits for its hello or a comment. The stream contains all rows that are inserted
-// after open has returned.
+// open connects, requests the stream and waits for its hello or a comment. The stream contains all rows that are
+// inserted after open has returned.
 func (s *stream) open() error {
 	dialer := net.Dialer{Timeout: time.Minute, KeepAlive: -1}
 	conn, err := dialer.Dial("tcp", s.address)

@@ -18,8 +18,8 @@ import (
 )
 
 // fanout is the child process with the role fanout: a hub without a database. It publishes rows through the hub, or
-// writes events of the same size to the same sockets in a loop of non-blocking write(2). The loop shows what these system
-// calls cost alone.
+// writes events of the same size to the same sockets in a loop of non-blocking write(2). The loop shows what these
+// system calls cost alone.
 type fanout struct {
 	hub   *hub.Hub
 	now   cursor.Cursor
