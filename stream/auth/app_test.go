@@ -130,7 +130,7 @@ func TestAnswersAreCached(t *testing.T) {
 		for range 2 {
 			_, err := a.withCookie(t, "alice")
 			if denied, ok := errors.AsType[Denial](err); !ok || denied.Status != http.StatusUnauthorized {
-				t.Errorf("after a second: got %v, want 401", err)
+				t.Errorf("after a second: got the status %d and the error %v, want 401", denied.Status, err)
 			}
 		}
 		wantRequests("denied twice", 2)

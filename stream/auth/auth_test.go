@@ -14,7 +14,7 @@ import (
 )
 
 // Repeated denials and repeated failures do not fill the log. The next log line says how many lines were left out.
-func TestRepeatedDenialsAreLeftOut(t *testing.T) {
+func TestRepeatedLogLinesAreLeftOut(t *testing.T) {
 	t.Parallel()
 	for _, answer := range []error{unauthorized("no"), errEndpoint} {
 		t.Run(answer.Error(), func(t *testing.T) {

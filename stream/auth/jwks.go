@@ -80,7 +80,7 @@ type jwks struct {
 
 	reading     sync.Mutex
 	unavailable atomic.Bool // the last read failed
-	empty       bool        // the last read found no usable key; guarded by reading
+	empty       bool        // the last successful read found no usable key; guarded by reading
 }
 
 func newJWKS(s *KeySets, at *url.URL) *jwks {
@@ -118,8 +118,8 @@ func (j *jwks) finder(keys keyfunc.Keyfunc) func(context.Context) jwt.Keyfunc {
 	}
 }
 
-// keysFor returns all keys that may verify a token of an algorithm. A key with an alg parameter is for that algorithm
-// alone (RFC 7517, section 4.4).
+// keysFor returns the keys that have no alg parameter, or the given algorithm as their alg. A key with an alg parameter
+// is for that algorithm alone (RFC 7517, section 4.4).
 func (j *jwks) keysFor(ctx context.Context, algorithm string) (jwt.VerificationKeySet, error) {
 	all, err := j.KeyReadAll(ctx)
 	if err == nil && len(all) == 0 && j.unavailable.Load() {

@@ -108,7 +108,7 @@ func TestEndsAtRenewalsAreLogged(t *testing.T) {
 			}
 			got := a.log.String()
 			if n := strings.Count(got, `level=INFO msg="a stream was ended at its renewal" `+want+" from=192.0.2.1"); n != 5 || strings.Contains(got, "secret") || strings.Contains(got, "session") {
-				t.Errorf("got %d lines of %s, want five with %s, and neither a group nor a cookie", n, got, want)
+				t.Errorf("got %d lines of %s, want five with %s, without the group secret:1 and the cookie session", n, got, want)
 			}
 		})
 	}

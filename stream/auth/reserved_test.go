@@ -42,7 +42,7 @@ func TestReservedRecipientsAreRefused(t *testing.T) {
 	} {
 		denial, denied := errors.AsType[Denial](test.err)
 		if !denied || denial.Status != test.status || denial.Reason != test.want {
-			t.Errorf("%s: got %v, want %d, %s", what, test.err, test.status, test.want)
+			t.Errorf("%s: got the status %d and the error %v, want %d, %s", what, denial.Status, test.err, test.status, test.want)
 		}
 	}
 }

@@ -12,7 +12,7 @@ import (
 
 const testSecret = "correct horse battery staple 0001"
 
-// newTokens returns tokens that a secret verifies, and a function that signs claims with it.
+// newTokens returns a Tokens with a secret, and a function that signs claims with this secret.
 func newTokens(t *testing.T) (*Tokens, func(claims jwt.MapClaims) string) {
 	t.Helper()
 	key, err := Secret([]byte(testSecret))
@@ -47,7 +47,7 @@ func TestTheTokenThatExpiresLastIsUsed(t *testing.T) {
 	} {
 		grant, err := tokens.Authenticate(newRequest(t.Context(), "Cookie", cookies))
 		if err != nil || grant.User != "alice" || len(grant.Groups) != 1 || grant.Groups[0] != want {
-			t.Errorf("got %+v, %v, want alice with the group %s", grant, err, want)
+			t.Errorf("%s: got %+v, %v, want alice with the group %s", cookies, grant, err, want)
 		}
 	}
 }
@@ -67,17 +67,17 @@ func TestACookieWithAnUnknownKeyMayBecomeValid(t *testing.T) {
 	for _, cookies := range []string{"session=x; session=" + unknown, "session=" + unknown + "; session=x"} {
 		_, err := tokens.Authenticate(newRequest(t.Context(), "Cookie", cookies))
 		if _, denied := errors.AsType[Denial](err); err == nil || denied {
-			t.Errorf("got %v, want a temporary error", err)
+			t.Errorf("%s: got the error %v, want a temporary error", cookies, err)
 		}
 	}
 	valid := sign(jwt.MapClaims{"sub": "alice"})
 	for _, cookies := range []string{"session=" + valid + "; session=" + unknown, "session=" + unknown + "; session=" + valid} {
 		if grant, err := tokens.Authenticate(newRequest(t.Context(), "Cookie", cookies)); err != nil || grant.User != "alice" {
-			t.Errorf("got %+v, %v, want alice", grant, err)
+			t.Errorf("%s: got %+v, %v, want alice", cookies, grant, err)
 		}
 	}
 	_, err = tokens.Authenticate(newRequest(t.Context(), "Cookie", "session=x; session=y"))
 	if denial, denied := errors.AsType[Denial](err); !denied || denial.Status != http.StatusUnauthorized {
-		t.Errorf("got %v, want 401", err)
+		t.Errorf("two cookies without a token: got the status %d and the error %v, want 401", denial.Status, err)
 	}
 }

@@ -76,7 +76,7 @@ func TestTopicsOfARequest(t *testing.T) {
 		case tt.err == "" && (err != nil || !slices.Equal(got, tt.want)):
 			t.Errorf("%.40s: got %q, %v, want %q", tt.query, got, err, tt.want)
 		case tt.err != "" && (!denied || denial.Status != http.StatusBadRequest || denial.Reason != tt.err):
-			t.Errorf("%.40s: got %v, want 400, %s", tt.query, err, tt.err)
+			t.Errorf("%.40s: got the status %d and the error %v, want 400, %s", tt.query, denial.Status, err, tt.err)
 		}
 	}
 }
@@ -163,7 +163,7 @@ func TestTheAppGrantsTopics(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newFakeApp(nil)
 		withdrawn := ""
-		a.answer = func(string) string { // grants each topic that it is asked for, but withdrawn
+		a.answer = func(string) string { // grants each topic that it is asked for, except the one in the variable withdrawn
 			groups := []string{"team:7"}
 			for topic := range strings.SplitSeq(a.last.Load().Get("Rowcast-Topics"), ",") {
 				if topic, err := url.PathUnescape(topic); err == nil && topic != withdrawn && topic != "" {
@@ -255,7 +255,7 @@ func TestPublic(t *testing.T) {
 		grant, err := tt.by.Authenticate(requestTo(t, tt.query, tt.headers...))
 		denial, _ := errors.AsType[Denial](err)
 		if got := grant.Recipients(); !slices.Equal(got, tt.want) || denial.Status != tt.status || (err == nil) != (tt.status == 0) {
-			t.Errorf("%s: got %q, %v, want %q, %d", tt.name, got, err, tt.want, tt.status)
+			t.Errorf("%s: got the recipients %q, the status %d and the error %v, want %q and %d (0 means no error)", tt.name, got, denial.Status, err, tt.want, tt.status)
 		}
 		const begin = `the topic "team:7" needs a credential, because without one only topics that begin with public: are granted: `
 		if tt.name == "another topic" && !strings.HasPrefix(denial.Reason, begin) {
