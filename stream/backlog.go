@@ -134,8 +134,9 @@ func (b *backlog) drop() {
 	*b = backlog{pending: b.pending}
 }
 
-// A pending counts the memory that is held because clients have not accepted it yet: backlogs, what is being written,
-// and pages that were read for streams that resume. Memory that several streams share is counted once.
+// A pending counts the memory that is held because clients have not accepted it yet: backlogs, and what is being
+// written. It also counts the memory that is reserved for pages of the Source. Memory that several streams share is
+// counted once.
 type pending struct {
 	limit int64
 	used  atomic.Int64

@@ -8,7 +8,7 @@ import (
 	"rowcast/stream/sse"
 )
 
-// Disconnect ends the streams that this Hub has for a recipient, which is a user or a group. Clients of live streams
+// Disconnect ends the streams that this Hub has for a recipient, such as a user or a group. Clients of live streams
 // receive rowcast.bye first. The clients reconnect, and get a stream again if they are authenticated again. Disconnect
 // returns the number of streams that it ended. It does not count streams that were ending already.
 //

@@ -26,10 +26,10 @@ var (
 
 // The reasons why a stream cannot continue from the client's cursor, as the data of rowcast.reset names them.
 const (
-	resetMalformed = "malformed" // the text is not a cursor
+	resetMalformed = "malformed" // the text is not a cursor, is too long, or lists too many transactions in flight
 	resetExpired   = "expired"   // retention may have deleted rows that the client has not received
 	resetHistory   = "history"   // the cursor is of another database, or has seen rows that the server may have lost
-	resetAhead     = "ahead"     // the cursor has seen rows that this database does not have
+	resetAhead     = "ahead"     // the cursor has seen transactions that this database does not have
 )
 
 // A frame is an encoded event. Streams that receive the same published event share one frame.

@@ -30,7 +30,7 @@ type Grant struct {
 	Leeway time.Duration
 	// Renew, if not nil, is called at Expires, in a goroutine of its own. If ok is true, the stream continues, and
 	// Renew is called again at expires, or never again if expires is zero. If ok is false, the stream ends with a
-	// rowcast.bye event. The context is the context of Run.
+	// rowcast.bye event. The context is the context of Run. Renew is not called for a poll.
 	Renew func(context.Context) (expires time.Time, ok bool)
 }
 
@@ -41,7 +41,7 @@ func (g Grant) Recipients() []string {
 	return slices.Clip(slices.Compact(all))
 }
 
-// A lease records when the grant of a stream ends. A stream whose grant does not end has no lease.
+// A lease records when the grant of a stream ends. A poll, and a stream whose grant does not end, have no lease.
 type lease struct {
 	of      *subscriber
 	due     time.Time // when expire takes the next step

@@ -120,11 +120,11 @@ type Hub struct {
 
 // Stats are counters and one gauge. The Hub does not read them.
 type Stats struct {
-	Streams      atomic.Int64 // streams that are open now, and polls that wait for their answer
+	Streams      atomic.Int64 // streams that are open now, and polls that are being answered
 	Opened       atomic.Int64 // streams that were opened, without polls
 	Polls        atomic.Int64 // polls that began
 	Refused      Refusals     // requests that Serve answered with "retry later"
-	Sent         atomic.Int64 // events given to live streams, once for each stream, except regular heartbeats and byes
+	Sent         atomic.Int64 // events that Publish and Send have given to live streams, once for each stream
 	SentBytes    atomic.Int64 // bytes of the events that Sent counts
 	Replayed     atomic.Int64 // missed events given to streams that resumed
 	Pages        atomic.Int64 // attempts to read a page of the Source for a stream that resumes, failed attempts included
@@ -223,8 +223,8 @@ func (h *Hub) Begun() <-chan struct{} {
 }
 
 // prepare empties the memory if the batch is the first one, has a Reset, or begins an epoch. If the batch has a Reset,
-// prepare also removes the recoveries and sends rowcast.reset to all live streams. If the batch begins an epoch,
-// prepare also adds a recovery.
+// prepare also removes the recoveries and sends rowcast.reset to all live streams. If a batch without a Reset begins an
+// epoch, prepare also adds a recovery.
 func (st *state) prepare(b feed.Batch) {
 	before := st.cursor
 	switch {
@@ -306,7 +306,8 @@ func resetFrame(reason string, now cursor.Cursor) *frame {
 	return note(eventReset, &now, fmt.Appendf(nil, `{"reason": %q}`, reason))
 }
 
-// Held returns the number of bytes that are held for all streams because their clients have not accepted them yet.
+// Held returns the number of bytes that are held for all streams because their clients have not accepted them yet. It
+// includes the memory that is reserved for pages of the Source.
 func (h *Hub) Held() int64 { return h.pending.used.Load() }
 
 // Ready reports whether the Hub has begun and is not stopping. It stays ready while the database is unreachable,

@@ -163,7 +163,7 @@ func (j *joining) advance(c cursor.Cursor) (cursor.Cursor, error) {
 }
 
 // maxUnderLock is the largest number of frames that unseen searches while the Hub's state is locked. If there are more,
-// they are searched without the lock, and some are written before the stream becomes live.
+// they are searched without the lock, before the stream becomes live.
 const maxUnderLock = 1000
 
 // recheck checks the client's cursor again when the Hub's cursor is of another epoch or no longer covers it. This
@@ -179,8 +179,8 @@ func (j *joining) recheck(c cursor.Cursor) (cursor.Cursor, error) {
 	return next, j.ctx.Err()
 }
 
-// replayFrames writes the first of the frames that the client has missed: at least one frame, and more up to the size
-// of a backlog. The steps lead from the client's cursor to the Hub's.
+// replayFrames writes the first of the frames that the client has missed: one frame of any size, or more frames up to
+// the size of a backlog. There may be no frames. The steps lead from the client's cursor to the Hub's.
 func (j *joining) replayFrames(frames []*frame, steps *cursor.Steps) (cursor.Cursor, error) {
 	if err := j.greet(); err != nil {
 		return steps.From(), err

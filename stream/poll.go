@@ -24,9 +24,10 @@ func isPoll(r *http.Request) (poll, ok bool) {
 	return len(values) > 0, true
 }
 
-// poll answers a request with the next events of a stream. The answer ends when the client has been sent what it has
-// missed. If the client has missed nothing, poll waits for an event, and at most for pollTime. The client then polls
-// again from the last id of the answer. Until the end of the answer is sent, the poll counts as an open stream.
+// poll answers a request with the next events of a stream. If the client has missed events, the answer has them, or the
+// first of them if there are many. Otherwise poll waits for an event, and at most for pollTime. The client then polls
+// again from the last id of the answer. The poll counts as an open stream until just before the end of the answer is
+// sent.
 func (h *Hub) poll(w http.ResponseWriter, r *http.Request, s *subscriber, grant Grant) {
 	answering := func() {}
 	if h.Polling != nil {
@@ -96,8 +97,8 @@ func (j *joining) poll(resume clientCursor) (answered bool) {
 	return true
 }
 
-// awaitEvents waits until the poll has events, and ends the poll. If no event comes, the answer has a heartbeat, so the
-// client polls again from a recent cursor.
+// awaitEvents waits until the poll has events or has ended, or pollTime is over. Then it ends the poll. If no event has
+// come, the answer has a heartbeat, so the client polls again from a recent cursor.
 func (j *joining) awaitEvents() {
 	idle := false
 	if j.events == 0 {

@@ -156,6 +156,6 @@ func (e epochs) forward(c cursor.Cursor) (_ cursor.Cursor, known bool) {
 		}
 		known = true
 	}
-	// Each recovery begins the epoch that the following recovery ends, so c is now of the current epoch.
+	// If known, c is now of the current epoch, because each recovery begins the epoch that the following recovery ends.
 	return c, known
 }

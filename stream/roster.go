@@ -22,7 +22,7 @@ const slots = 32
 // has locked the state uses it.
 type seat struct {
 	indexes []uint32 // the stream's indexes in the groups of its recipients
-	lease   *lease   // nil if the grant of the stream does not end
+	lease   *lease   // nil if the grant of the stream does not end, and for a poll
 	slot    uint32   // the part of the roster that the stream is in
 	index   uint32   // the stream's index in that part of the roster
 	active  uint64   // the tick at which something was last sent to the live stream, or 0

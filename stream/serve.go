@@ -19,16 +19,16 @@ import (
 //
 // The stream continues from the client's cursor, which is the Last-Event-ID header, or else the query parameter
 // last_event_id or lastEventId, in upper or lower case. Of several values, the last one that is not empty applies. If
-// the stream cannot continue from the cursor, a rowcast.reset event says why. The status is 200, because an EventSource
-// that receives any other status does not reconnect. Only the status of "retry later" can be changed, see
+// the stream cannot continue from the cursor, a rowcast.reset event says why. The status of a stream is 200, because an
+// EventSource that receives any other status does not reconnect. The status of "retry later" can be changed, see
 // [Hub.UnavailableStatus].
 //
 // With the query parameter poll=1, the response is the answer to a poll instead. The answer is a short stream. It ends
-// after the events that the client has missed, the next events, a heartbeat or rowcast.reset. Without a cursor, it ends
-// after rowcast.hello.
+// after some or all of the events that the client has missed, the next events, a heartbeat or rowcast.reset. Without a
+// cursor, it ends after rowcast.hello. If poll has another value than 1, the status is 400.
 //
-// The response to a HEAD request has the status and the headers of the response to GET, except Connection, and no body.
-// It opens no stream.
+// The response to a HEAD request has the status and the headers of the response to GET for a stream, except Connection.
+// It has no body. A HEAD request opens no stream and begins no poll.
 func (h *Hub) Serve(w http.ResponseWriter, r *http.Request, grant Grant) {
 	h.init()
 	poll, ok := isPoll(r)

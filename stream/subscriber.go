@@ -130,7 +130,8 @@ func (o *output) pending() *backlog {
 	return o.backlog
 }
 
-// pendingBytes returns the number of bytes that the client has not accepted.
+// pendingBytes returns the number of bytes of the backlog and of the current write that the client has not accepted. It
+// returns 0 if there is no backlog.
 func (s *subscriber) pendingBytes() int64 {
 	o := s.output.Lock()
 	defer s.output.Unlock()
@@ -233,7 +234,7 @@ func (o *output) becomeIdle() {
 	}
 }
 
-// isIdle reports whether nothing is being written and nothing is pending.
+// isIdle reports whether the stream is not busy, so that an event is written directly.
 func (s *subscriber) isIdle() bool {
 	o := s.output.Lock()
 	defer s.output.Unlock()
