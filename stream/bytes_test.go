@@ -14,8 +14,8 @@ import (
 	"rowcast/listener/guard"
 )
 
-// Every byte of a stream is as stream/README.md describes it. The test leaves out the events rowcast.inbox, and
-// rowcast.bye without an id.
+// The blocks of a stream have the bytes that stream/README.md describes. The test leaves out the field time, regular
+// heartbeats, rowcast.reset at the beginning of a stream, rowcast.inbox, and rowcast.bye without an id.
 func TestTheBytesOfAStream(t *testing.T) {
 	t.Parallel()
 	f := serveFeed(t)

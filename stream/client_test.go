@@ -184,7 +184,7 @@ func (c *client) event() sse.Event {
 		e, err, ok = c.next()
 	}
 	if err != nil || !ok {
-		c.Fatalf("got no event after the id %s (error: %v), want one", c.decoder.LastID, err)
+		c.Fatalf("got no event after the id %s, want one (error: %v; nil means that the stream has ended)", c.decoder.LastID, err)
 	}
 	return e
 }

@@ -31,8 +31,8 @@ func TestHEAD(t *testing.T) {
 	eventually(t, "no stream is left", func() bool { return f.hub.Stats.Streams.Load() == 0 })
 }
 
-// The response to a HEAD request has the status and the headers of the response to a GET request, whether a stream can
-// be opened or not. If no stream can be opened, the status is UnavailableStatus.
+// The response to a HEAD request has the status and the headers of the response to a GET request, except Date and
+// Connection, whether a stream can be opened or not. If no stream can be opened, the status is UnavailableStatus.
 func TestHEADAnswersAsGET(t *testing.T) {
 	t.Parallel()
 	sites := map[string]struct {

@@ -210,7 +210,7 @@ func TestWaitingStreamsAreSentComments(t *testing.T) {
 }
 
 // wantComments checks what a stream received in n heartbeat intervals: comments, with at most one and a half intervals
-// between two of them, at most n+1 of them, and no event besides rowcast.hello.
+// between two of them, at most n+1 of them, and no event besides rowcast.void and rowcast.hello.
 func wantComments(t *testing.T, r *recorder, n int) {
 	t.Helper()
 	last := time.Duration(0)

@@ -40,7 +40,7 @@ func TestTheDatabaseStopsAndStarts(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		defer cancel()
 		if err := restart(ctx); err != nil {
-			t.Fatalf("PostgreSQL was %s and has not started again: %v", way, err)
+			t.Fatalf("cannot stop PostgreSQL and start it again (%s): %v", way, err)
 		}
 		insert(t, connect(t, dsn), "alice", "after it was "+way)
 		connected.wantData(quote("after it was " + way))

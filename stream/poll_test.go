@@ -129,7 +129,7 @@ func TestPollWaits(t *testing.T) {
 		"a row":                    {func(f *fakeFeed) { f.publish("alice", "message", "1") }, 3005 * time.Millisecond, []string{"1"}},
 		"a burst":                  {burst, 3005 * time.Millisecond, []string{"1", "2", "3"}},
 		"a message":                {func(f *fakeFeed) { f.hub.Send(feed.Message{Recipient: "alice", Data: []byte("m")}) }, 3005 * time.Millisecond, []string{"m"}},
-		"the database resets":      {func(f *fakeFeed) { f.hub.Publish(feed.Batch{Cursor: f.now, Reset: "history"}) }, 3005 * time.Millisecond, []string{`{"reason": "history"}`}},
+		"all streams are reset":    {func(f *fakeFeed) { f.hub.Publish(feed.Batch{Cursor: f.now, Reset: "history"}) }, 3005 * time.Millisecond, []string{`{"reason": "history"}`}},
 		"the user is disconnected": {func(f *fakeFeed) { f.hub.Disconnect("alice") }, 3005 * time.Millisecond, []string{`{"reason": "disconnected", "expires_in": 0}`}},
 		"more than the backlog":    {func(f *fakeFeed) { f.publish("alice", "message", strings.Repeat("x", 300)); burst(f) }, 3005 * time.Millisecond, []string{strings.Repeat("x", 300), "1", "2"}},
 	}

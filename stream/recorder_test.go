@@ -106,7 +106,8 @@ func (r *recording) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// awaitEnd waits until the stream has ended, for at most an hour. In a synctest bubble, the hour takes no real time.
+// awaitEnd waits until the stream has ended, for at most an hour, and checks that it has only whole blocks. In a
+// synctest bubble, the hour takes no real time.
 func (r *recorder) awaitEnd(t *testing.T) {
 	t.Helper()
 	select {

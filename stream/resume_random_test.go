@@ -37,7 +37,7 @@ func checkExact(t *testing.T, poll bool) {
 	t.Helper()
 	dsn, heartbeat := dbtest.Database(t), 60*time.Millisecond
 	if poll {
-		heartbeat = time.Second // a poll waits at most this long for a hub that is behind
+		heartbeat = time.Second // a poll of the second hub, which is often behind, waits at most this long
 	}
 	sites := []*site{
 		serve(t, dsn, func(s *site) { s.hub.Heartbeat = heartbeat }),
@@ -136,7 +136,7 @@ func (r *reader) read() {
 	}
 }
 
-// once connects and reads a random number of bytes. It reports whether the last row has arrived.
+// once connects, and reads at most a random number of bytes. It reports whether the last row has arrived.
 func (r *reader) once(site *site, ask request) (ended bool, err error) {
 	conn, err := dial(site.url, ask)
 	if err != nil {

@@ -9,8 +9,9 @@ import (
 	"time"
 )
 
-// The stream of a client that accepts no byte for two heartbeat intervals is closed, over every protocol. Over plain
-// HTTP on Linux, this holds even if the kernel's buffers have space for everything, as with a client that has vanished.
+// The stream of a client that accepts no byte for two heartbeat intervals is closed, over plain HTTP/1.1, over TLS and
+// over HTTP/2. Over plain HTTP/1.1 on Linux, this holds even if the kernel's buffers have space for everything, as with
+// a client that has vanished.
 func TestAStalledStreamIsClosed(t *testing.T) {
 	t.Parallel()
 	const heartbeat = 250 * time.Millisecond

@@ -17,9 +17,9 @@ import (
 	"rowcast/stream"
 )
 
-// When a hub stops, each live stream receives a new retry time and a cursor, and then ends without an error, over every
-// protocol. New clients are answered with "retry later" and the status 200, because an EventSource does not reconnect
-// after any other status.
+// When a hub stops, each live stream receives a new retry time and a cursor, and then ends without an error. This holds
+// over plain HTTP/1.1, over TLS and over HTTP/2. New clients are answered with "retry later" and the status 200,
+// because an EventSource does not reconnect after any other status.
 func TestStopping(t *testing.T) {
 	t.Parallel()
 	tests := map[string]func(t *testing.T, f *fakeFeed) *client{

@@ -29,13 +29,13 @@ func TestAppend(t *testing.T) {
 		{"message", string(sse.Block{Data: []byte("hi")}.Append(nil)), "data: hi\n\n"},
 		{"message by name", string(sse.Block{Name: sse.MustName("message"), Data: []byte("hi")}.Append(nil)), "data: hi\n\n"},
 		{
-			"all fields",
+			"name, data and id",
 			string(sse.Block{ID: id(t, "7-1"), Name: sse.MustName("notify"), Data: []byte(`{"a": 1}`)}.Append(nil)),
 			"event: notify\ndata: {\"a\": 1}\nid: 7-1\n\n",
 		},
 		{"no data", string(sse.Block{ID: id(t, "7"), Name: sse.MustName("x")}.Append(nil)), "event: x\nid: 7\n\n"},
 		{
-			"all fields and the time",
+			"all fields",
 			string(sse.Block{ID: id(t, "7-1"), Name: sse.MustName("notify"), Time: time.Unix(1700000000, 123_999_999), Data: []byte("1")}.Append(nil)),
 			"event: notify\ntime: 1700000000123\ndata: 1\nid: 7-1\n\n",
 		},

@@ -70,7 +70,7 @@ func (a *Answer) Abort() { a.Shutdown() }
 // IsEmpty reports whether nothing has been written.
 func (a *Answer) IsEmpty() bool { return len(a.held) == 0 && !a.hasBegun() }
 
-// Replace replaces what is held. It does nothing if the response has begun.
+// Replace replaces what is held. It has no effect if the response has begun.
 func (a *Answer) Replace(b []byte) { a.held = b }
 
 // Finish sends the response if it is short, with a status. If the response has begun, Finish does nothing, and net/http
