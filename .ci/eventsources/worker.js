@@ -1,4 +1,5 @@
-// A service worker that answers requests by passing them on. With the query ?leave, it leaves the requests for /events alone.
+// A service worker that answers requests by passing them on. With the query ?leave, it leaves the requests for /events
+// alone.
 const leave = location.search === "?leave";
 oninstall = () => skipWaiting();
 onactivate = (event) => event.waitUntil(clients.claim());

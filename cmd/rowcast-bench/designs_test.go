@@ -11,7 +11,8 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// Each row arrives exactly once with each of the other designs. A design whose program is missing or fails is left out, with the reason.
+// Each row arrives exactly once with each of the other designs. A design whose program is missing or fails is left out,
+// with the reason.
 func TestOtherDesigns(t *testing.T) {
 	t.Parallel()
 	dir, dsn := installDesigns(t), dbtest.Cluster(t).DSN("postgres")

@@ -2,7 +2,8 @@
 // a trigger sends each row in the payload of a NOTIFY, and the hub has a goroutine and a channel for each stream. One
 // scenario compares rowcast with other designs, such as a relay with Redis.
 //
-// The exit code is 0 if the measurement is complete, 1 if it failed or was interrupted, and 2 if the command line is wrong.
+// The exit code is 0 if the measurement is complete, 1 if it failed or was interrupted, and 2 if the command line is
+// wrong.
 package main
 
 import (

@@ -13,7 +13,8 @@ import (
 	"rowcast/stream"
 )
 
-// A stage is a page with rowcast.js, and the server of the page. The test or a handler answers each request for a stream.
+// A stage is a page with rowcast.js, and the server of the page. The test or a handler answers each request for a
+// stream.
 type stage struct {
 	*httptest.Server
 	page

@@ -111,8 +111,8 @@ func (c *serveCmd) run(ctx context.Context, logger *slog.Logger, isProcess bool)
 	return c.advise(c.Explain(err))
 }
 
-// newServer returns the server that the flags describe. It sets the memory limit of the Go runtime and tries to read the
-// JSON Web Key Sets of --jwks-url, but does not connect to PostgreSQL.
+// newServer returns the server that the flags describe. It sets the memory limit of the Go runtime and tries to read
+// the JSON Web Key Sets of --jwks-url, but does not connect to PostgreSQL.
 func (c *serveCmd) newServer(ctx context.Context, logger *slog.Logger) (*server.Server, error) {
 	if err := c.check(c.Listen); err != nil {
 		return nil, err

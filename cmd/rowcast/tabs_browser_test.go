@@ -14,8 +14,9 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// testTabs shows that the tabs of a browser share one stream, and that each tab receives each row once, whatever happens
-// to the tab that holds the stream. The random schedules in stream/web/test cover what rarely happens in a browser.
+// testTabs shows that the tabs of a browser share one stream, and that each tab receives each row once, whatever
+// happens to the tab that holds the stream. The random schedules in stream/web/test cover what rarely happens in a
+// browser.
 func testTabs(t *testing.T, b browser) {
 	t.Parallel()
 	type group struct {
@@ -196,8 +197,8 @@ func handOver(s *tabs) {
 	}
 }
 
-// loadPage loads another page in the last tab and goes back. Browsers open at most six connections to a host over HTTP/1.1, so
-// the page could not load if each tab had a stream of its own.
+// loadPage loads another page in the last tab and goes back. Browsers open at most six connections to a host over
+// HTTP/1.1, so the page could not load if each tab had a stream of its own.
 func loadPage(s *tabs) {
 	last := s.open[len(s.open)-1]
 	last.navigate(s.site.URL + "/other")

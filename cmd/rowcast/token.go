@@ -54,7 +54,8 @@ func (c *tokenCmd) Run(console console) error {
 	return err
 }
 
-// claims returns the claims of the token. It refuses users, groups and topics that a hub with the same --group-mark refuses.
+// claims returns the claims of the token. It refuses users, groups and topics that a hub with the same --group-mark
+// refuses.
 func (c *tokenCmd) claims() (jwt.MapClaims, error) {
 	if _, err := c.GroupMark.Grant(c.Sub, c.Group); err != nil {
 		return nil, err
@@ -110,8 +111,8 @@ func readPrivateKey(path string) (jwt.SigningMethod, any, error) {
 	return jwt.GetSigningMethod(auth.Algorithms(signer.Public())[0]), private, nil
 }
 
-// parsePrivateKey parses the first key of a PEM file. It skips what comes before, such as a certificate, or the parameters of an
-// elliptic curve, which openssl ecparam writes first.
+// parsePrivateKey parses the first key of a PEM file. It skips what comes before, such as a certificate, or the
+// parameters of an elliptic curve, which openssl ecparam writes first.
 func parsePrivateKey(path string) (private any, err error) {
 	text, err := os.ReadFile(path)
 	if err != nil {

@@ -105,8 +105,8 @@ func wantStream(t *testing.T, proxy *nginx) {
 	}
 }
 
-// wantPassedOn stops nginx. It checks that nginx answered each request for a stream with 200, and that it passed at least one
-// request on to a second hub.
+// wantPassedOn stops nginx. It checks that nginx answered each request for a stream with 200, and that it passed at
+// least one request on to a second hub.
 func wantPassedOn(t *testing.T, proxy *nginx) {
 	t.Helper()
 	proxy.stop()

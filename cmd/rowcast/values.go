@@ -172,7 +172,8 @@ func parseSize(text string) (int64, error) {
 	return 0, fmt.Errorf("%q is not a size such as 64KiB, 16MiB or 1GiB", text)
 }
 
-// A webURL is a URL with the scheme http or https. No error contains the URL, because it may contain a password or an API key.
+// A webURL is a URL with the scheme http or https. No error contains the URL, because it may contain a password or an
+// API key.
 type webURL url.URL
 
 // UnmarshalText parses a URL.
@@ -216,7 +217,8 @@ func (o *origin) UnmarshalText(text []byte) error {
 
 const asciiHost = "abcdefghijklmnopqrstuvwxyz0123456789-_.:"
 
-// asSent returns the origin of a URL as browsers send it: in lower case, without the default port (RFC 6454, section 6.2).
+// asSent returns the origin of a URL as browsers send it: in lower case, without the default port (RFC 6454, section
+// 6.2).
 func asSent(u *url.URL) string {
 	host := strings.ToLower(u.Hostname())
 	if strings.Contains(host, ":") {

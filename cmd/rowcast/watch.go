@@ -35,7 +35,8 @@ func (watchCmd) Help() string {
 		"Example: rowcast watch public.orders --recipient customer_id --data \"jsonb_build_object('id', id, 'status', status)\" --on insert,update"
 }
 
-// Run watches a table. With --print it only prints the statement, and with --list the statements for all watched tables.
+// Run watches a table. With --print it only prints the statement, and with --list the statements for all watched
+// tables.
 func (c *watchCmd) Run(ctx context.Context, console console) error {
 	if err := c.check(); err != nil {
 		return usage(err)

@@ -21,8 +21,8 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// A driver controls a browser by WebDriver commands, one at a time. It sends them to Firefox by Marionette, which needs no other program,
-// and to WebKitGTK by HTTP.
+// A driver controls a browser by WebDriver commands, one at a time. It sends them to Firefox by Marionette, which needs
+// no other program, and to WebKitGTK by HTTP.
 type driver struct {
 	mu      sync.Mutex
 	send    func(ctx context.Context, command driverCommand, parameters any) (json.RawMessage, error)
@@ -90,8 +90,8 @@ func (d *driver) choose(ctx context.Context, handle string) error {
 	return err
 }
 
-// execute returns the value of the answer to a command. The caller holds the lock, so the time limit does not include the commands of
-// other tests.
+// execute returns the value of the answer to a command. The caller holds the lock, so the time limit does not include
+// the commands of other tests.
 func (d *driver) execute(ctx context.Context, command driverCommand, parameters any) (json.RawMessage, error) {
 	ctx, cancel := context.WithTimeout(ctx, browserLimit)
 	defer cancel()

@@ -1,5 +1,6 @@
 <?php
-// An app of Laravel, to test its migrations and test databases. The program does what RefreshDatabase and DatabaseTruncation do.
+// An app of Laravel, to test its migrations and test databases. The program does what RefreshDatabase and
+// DatabaseTruncation do.
 
 use Illuminate\Contracts\Console\Kernel;
 use Illuminate\Foundation\Testing\RefreshDatabase;

@@ -123,7 +123,8 @@ func (d *comparison) round(send string) (cpuTime, error) {
 
 func (b *Bench) reportFanout(hub, loop []cpuTime, deliveries float64, streams, size int) {
 	total := func(s cpuTime) float64 { return s.total() / deliveries }
-	// The kernel may divide CPU time into user and system time by sampling. Then only the sums of all rounds are meaningful.
+	// The kernel may divide CPU time into user and system time by sampling. Then only the sums of all rounds are
+	// meaningful.
 	parts := func(rounds []cpuTime) (user, system float64) {
 		for _, s := range rounds {
 			user, system = user+float64(s.User), system+float64(s.System)

@@ -255,8 +255,8 @@ func (s *stream) line(line []byte) {
 	}
 }
 
-// dataFormat is the format of the data of a row. PostgreSQL prints the keys of a jsonb value in this order. A hub in JavaScript prints no
-// spaces, and rounds the time by up to 128 ns.
+// dataFormat is the format of the data of a row. PostgreSQL prints the keys of a jsonb value in this order. A hub in
+// JavaScript prints no spaces, and rounds the time by up to 128 ns.
 const dataFormat = `{"n": %d, "at": %d, "msg": "Bob liked your post"}`
 
 // parseRow returns the two numbers of data in dataFormat. It returns the zero row for other data, such as a hello.

@@ -58,7 +58,8 @@ func (b *Bench) growthOnce(ctx context.Context, want setup) (g growthResult, err
 	return g, err
 }
 
-// size compares a table of ten million rows (20,000 in a quick run) with a table of a thousand rows in another database.
+// size compares a table of ten million rows (20,000 in a quick run) with a table of a thousand rows in another
+// database.
 func (b *Bench) size(ctx context.Context) error {
 	rows := pick(b, 10_000_000, 20_000)
 	big, err := b.scratch(ctx)

@@ -84,11 +84,12 @@ type Point struct {
 	CPU, ServerCPU float64
 }
 
-// held reports whether more than 90 % of the rate was reached. If not, the latency grows during the run, and is not meaningful.
+// held reports whether more than 90 % of the rate was reached. If not, the latency grows during the run, and is not
+// meaningful.
 func (p Point) held() bool { return p.Reached > 0.9*p.Rate }
 
-// curve measures latency and CPU at rates up to 20,000 rows per second. A slow design does not reach the highest rates. The designs run
-// in one order, and then in the reverse order. A quick run has fewer rates and only the first order.
+// curve measures latency and CPU at rates up to 20,000 rows per second. A slow design does not reach the highest rates.
+// The designs run in one order, and then in the reverse order. A quick run has fewer rates and only the first order.
 func (b *Bench) curve(ctx context.Context) error {
 	curves, err := b.measureCurves(ctx, []design{rowcastDesign, notified, polling, naiveDesign},
 		pick(b, []float64{10, 30, 100, 300, 1000, 3000, 10_000, 20_000}, []float64{30, 300}))

@@ -33,8 +33,8 @@ func (b *Bench) spawn(ctx context.Context, program, name, dsn string, args ...st
 	cmd.SysProcAttr = ownGroup()
 	p := &process{name: name, cmd: cmd, stderr: newStderrLines(), ended: make(chan struct{})}
 	cmd.Stderr = p.stderr
-	// Wait would close the pipe of StdoutPipe, perhaps before the last answer has been read. The garbage collector closes
-	// this pipe.
+	// Wait would close the pipe of StdoutPipe, perhaps before the last answer has been read. The garbage collector
+	// closes this pipe.
 	stdout, out, err := os.Pipe()
 	if err != nil {
 		return nil, err
@@ -77,7 +77,8 @@ func (b *Bench) child(ctx context.Context, role, dsn string) (*process, error) {
 	return b.spawn(ctx, b.Program, role, dsn, ChildArgument, role)
 }
 
-// call sends a command to a child process and returns the result. do is the name of the command, and with is its argument.
+// call sends a command to a child process and returns the result. do is the name of the command, and with is its
+// argument.
 func call[Result any](p *process, do string, with any) (result Result, err error) {
 	raw, err := json.Marshal(with)
 	if err != nil {

@@ -11,7 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// processCPU returns the CPU time of a process. It reads the clock whose number clock_getcpuclockid(3) computes from the pid.
+// processCPU returns the CPU time of a process. It reads the clock whose number clock_getcpuclockid(3) computes from
+// the pid.
 func processCPU(pid int) (time.Duration, error) {
 	const schedulers = 2 // CPUCLOCK_SCHED
 	var spent unix.Timespec
@@ -46,8 +47,8 @@ func resetPeak(pid int) error {
 	return os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", pid), []byte("5"), 0)
 }
 
-// isBackend reports whether a process is a session of this database. If the server runs on another machine or in a container, its pids
-// belong to other processes here.
+// isBackend reports whether a process is a session of this database. If the server runs on another machine or in a
+// container, its pids belong to other processes here.
 func isBackend(pid int, database string) bool {
 	line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
 	return err == nil && bytes.HasPrefix(line, []byte("postgres")) && bytes.Contains(line, []byte(database))

@@ -31,7 +31,8 @@ var (
 // hubCommand returns the arguments of a child process that is a hub.
 func hubCommand(more ...string) []string { return append([]string{ChildArgument, "hub"}, more...) }
 
-// A stage is the environment of a load: a database, hubs, clients and writers. All clients are connected to the first hub.
+// A stage is the environment of a load: a database, hubs, clients and writers. All clients are connected to the first
+// hub.
 type stage struct {
 	*Bench
 	design

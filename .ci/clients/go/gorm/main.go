@@ -28,8 +28,8 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	// Only the owner can change the table, so this fails if AutoMigrate would change anything. A sender cannot compare the
-	// table with the model, because it cannot read rows.
+	// Only the owner can change the table, so this fails if AutoMigrate would change anything. A sender cannot compare
+	// the table with the model, because it cannot read rows.
 	if os.Getenv("ROLE") == "app" {
 		if err := db.AutoMigrate(&Notification{}); err != nil {
 			log.Fatal("AutoMigrate: ", err)

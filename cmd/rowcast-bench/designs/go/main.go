@@ -1,5 +1,5 @@
-// Command design is a hub in Go with lib/pq: a trigger sends each row in the payload of a NOTIFY, and the hub has a channel
-// for each stream.
+// Command design is a hub in Go with lib/pq: a trigger sends each row in the payload of a NOTIFY, and the hub has a
+// channel for each stream.
 package main
 
 import (

@@ -1,4 +1,5 @@
-// The table is an outbox: a relay deletes its rows and publishes them in Redis, and a hub subscribes to the channels of the users.
+// The table is an outbox: a relay deletes its rows and publishes them in Redis, and a hub subscribes to the channels of
+// the users.
 import { join } from "node:path";
 import { setTimeout } from "node:timers/promises";
 import pg from "pg";
