@@ -150,7 +150,7 @@ func TestMigrateFails(t *testing.T) {
 		{"host=db password=secret port=whatever", "port is invalid: write a number from 1 to 65535", 2},
 		{
 			"postgres://me:p@secret#w@db/app",
-			`the database URL has another "@" in its host or database, so its user or password is probably not percent-encoded: write %40 for @, %2F for /, %3F for ? and %23 for #`, 2,
+			`the database URL has an "@" at an unexpected place, so its user or password is probably not percent-encoded: write %40 for @, %2F for /, %3F for ? and %23 for #`, 2,
 		},
 	}
 	for _, tt := range tests {

@@ -1,6 +1,6 @@
 // Package connstring reads connection strings as libpq does. It uses pgx, and adds the parameters of libpq that pgx
 // does not know. pgx would send them to the server, which refuses them. For the URLs and parameters of other programs,
-// the package returns errors that say what to write instead.
+// the package returns errors that say what to change.
 package connstring
 
 import (
@@ -13,8 +13,8 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// An Error reports what is wrong with a connection string, and what to write instead. It contains no value of the
-// connection string, because any part of a malformed string may be the password.
+// An Error reports what is wrong with a connection string, a variable of libpq or a file, and usually what to write
+// instead. It contains no value of the connection string, because any part of a malformed string may be the password.
 type Error string
 
 func (e Error) Error() string { return string(e) }
@@ -115,8 +115,9 @@ func settingsOf(params map[string]string) settings {
 	return s
 }
 
-// checkRefused returns an error if a setting demands what rowcast cannot do, or has an invalid value. If such a setting
-// were ignored, the connection could be less secure, or could fail later with a less clear error.
+// checkRefused returns an error if a setting demands what rowcast cannot do. If such a setting were ignored, the
+// connection could be less secure, or could fail later with a less clear error. checkRefused also returns an error if
+// gssencmode or load_balance_hosts is invalid.
 func (s settings) checkRefused() error {
 	switch s["gssencmode"] {
 	case "", "disable", "prefer":
@@ -175,8 +176,8 @@ func override(s, keyword, value string) string {
 	return s + separator + keyword + "=" + strings.ReplaceAll(url.QueryEscape(value), "+", "%20")
 }
 
-// WithoutPassword returns a connection string without its passwords, so that it can be shown. The rest stays as it is.
-// The connection string must be one that [Parse] accepts.
+// WithoutPassword returns a connection string without its passwords, so that it can be shown. The rest keeps its
+// meaning. The connection string must be one that [Parse] accepts.
 func WithoutPassword(s string) string {
 	if !isURL(s) {
 		return strings.Join(slices.DeleteFunc(pair.FindAllString(s, -1), func(p string) bool {

@@ -76,7 +76,7 @@ var keywords = map[string]string{
 }
 
 // Each keyword of libpq is accepted, or refused with an error that names it. Of the keywords, only application_name and
-// options are sent to the server, because it would refuse the others. The README documents each keyword.
+// options are sent to the server as parameters, because it would refuse the others. The README documents each keyword.
 func TestEachKeywordOfLibpq(t *testing.T) {
 	t.Parallel()
 	readme, err := os.ReadFile("../../cmd/rowcast/README.md")
@@ -211,7 +211,7 @@ func attempts(config *pgx.ConnConfig) string {
 	return strings.Join(all, ", ")
 }
 
-// Parse appends parameters to the connection string, so that the last value must end there. Whatever this value looks
+// Parse appends parameters to the connection string, so the last value must end before them. Whatever this value looks
 // like, the user, the password and hostaddr keep their values.
 func TestLastValue(t *testing.T) {
 	t.Parallel()
@@ -238,7 +238,8 @@ func TestLastValue(t *testing.T) {
 	}
 }
 
-// A form or parameter of another program is refused with an error that says what to write instead.
+// A form or parameter of another program is refused with an error that says what to write or to remove. So are invalid
+// values.
 func TestOtherPrograms(t *testing.T) {
 	t.Parallel()
 	const asURL = "write it as postgresql://user:password@host:5432/name"
@@ -285,7 +286,7 @@ func TestOtherPrograms(t *testing.T) {
 	}
 }
 
-// The error says which part of a connection string or which variable is invalid, and contains no password.
+// The error contains no password. If possible, it says which part of a connection string or which variable is invalid.
 func TestInvalidParts(t *testing.T) {
 	const port, modes = " is invalid: write a number from 1 to 65535", " is invalid: write disable, allow, prefer, require, verify-ca or verify-full"
 	const asURL = "the database URL cannot be parsed: write it as postgresql://user:password@host:5432/name"
@@ -344,7 +345,7 @@ func TestSpecialCharactersOfAPassword(t *testing.T) {
 		}
 		s := "postgresql://" + url.QueryEscape("me@corp") + ":" + url.QueryEscape(password) + "@127.0.0.1:1/app"
 		if config, err := connstring.Parse(s); err != nil || config.Password != password || config.User != "me@corp" || config.Host != "127.0.0.1" {
-			t.Errorf("%s: got the error %v, want the password %s", s, err, password)
+			t.Errorf("%s: got %v and error %v, want the user me@corp, the password %s and the host 127.0.0.1", s, config, err, password)
 		}
 	}
 	for s, want := range map[string]string{
@@ -354,7 +355,7 @@ func TestSpecialCharactersOfAPassword(t *testing.T) {
 	} {
 		config, err := connstring.Parse(s)
 		if err != nil || config.Password != want {
-			t.Errorf("%s: got %v, want the password %s", s, err, want)
+			t.Errorf("%s: got %v and error %v, want the password %s", s, config, err, want)
 		}
 	}
 }

@@ -39,10 +39,11 @@ var (
 	scheme     = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9+._-]*://`)
 )
 
-// drivers are the drivers of SQLAlchemy. An error quotes no other text as a driver, because the text may be a password.
+// drivers are drivers of SQLAlchemy for PostgreSQL. An error quotes no other text as a driver, because the text may be
+// a password.
 var drivers = []string{"aiopg", "asyncpg", "pg8000", "psycopg", "psycopg2", "psycopg2cffi", "psycopg_async", "pygresql", "pypostgresql"}
 
-// checkFormat returns an error if a connection string has the form of another program.
+// checkFormat returns an error if a connection string has the form of another program, or no form that libpq reads.
 func checkFormat(s string) error {
 	for _, f := range forms {
 		if len(s) >= len(f.prefix) && strings.EqualFold(s[:len(f.prefix)], f.prefix) {
@@ -65,7 +66,7 @@ func checkFormat(s string) error {
 	return nil
 }
 
-// foreign has the parameters of other programs, by program. PostgreSQL refuses all of them from a client. It has
+// foreign has parameters of other programs, by program. PostgreSQL refuses all of them from a client. It has
 // settings with the names ssl and port, but no session can set these.
 var foreign = map[string]string{
 	"Prisma": "connection_limit max_connection_lifetime max_idle_connection_lifetime pgbouncer pool_timeout schema single_use_connections " +
@@ -96,7 +97,7 @@ var foreign = map[string]string{
 		"targetServerType tcpKeepAlive tcpNoDelay unknownLength",
 }
 
-// libpqNames says what to write for libpq in place of some foreign parameters: another name, or a parameter with its
+// libpqNames says what to write for libpq in place of some foreign parameters: other names, or a parameter with its
 // value.
 var libpqNames = map[string]string{
 	"ApplicationName": "application_name",

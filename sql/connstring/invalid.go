@@ -82,7 +82,8 @@ func (f fault) source(s string) string {
 	return f.keyword + " or " + f.variable
 }
 
-// mentions reports whether a connection string may contain a value for a keyword, or name a service that may have a value.
+// mentions reports whether a connection string may contain a value for a keyword, or the name of a service that may
+// have a value.
 func mentions(s, keyword string) bool {
 	given := regexp.MustCompile(`(^|[\s?&])(service|` + keyword + `)\s*=`)
 	return given.MatchString(s) || keyword == "port" && isURL(s) && strings.Contains(hostsOf(s), ":")
@@ -97,24 +98,26 @@ func hostsOf(s string) string {
 	return hosts
 }
 
-// afterUser returns what follows the user and the password in a URL. As in libpq, a password may contain a "?" or a "#".
+// afterUser returns what follows the user and the password in a URL. As in libpq, a password may contain a "?" or a
+// "#".
 func afterUser(s string) string {
 	_, rest, _ := strings.Cut(s, "://")
 	_, rest = cutCredentials(rest)
 	return rest
 }
 
-// errEncoding reports that a URL has a second "@". The text before the second "@" is probably a part of the password.
-// Without this error, it would be taken for the name of a host, and printed.
-const errEncoding = Error(`the database URL has another "@" in its host or database, so its user or password is probably not percent-encoded: ` +
+// errEncoding reports that a URL has an "@" at an unexpected place. The text before this "@" is probably a part of the
+// password. Without this error, the text could be taken for the name of a host or a database, and printed.
+const errEncoding = Error(`the database URL has an "@" at an unexpected place, so its user or password is probably not percent-encoded: ` +
 	"write %40 for @, %2F for /, %3F for ? and %23 for #")
 
 // strayAt matches a query that is probably the rest of a password with a "?". In such a query, the name of a parameter
-// contains an "@", or the value of a parameter contains an "@" and later a "/", but no "/" before the "@". The path of a
-// file can contain an "@" too, but it has a "/" before it.
+// contains an "@", or the value of a parameter contains an "@" and later a "/", but no "/" before the "@". The path of
+// a file can contain an "@" too, but it has a "/" before the "@".
 var strayAt = regexp.MustCompile(`(^|&)([^=&]*@|[^=&]*=[^/&]*@[^&]*/)`)
 
-// checkEncoding returns an error if special characters in the user or password of a URL are probably not percent-encoded.
+// checkEncoding returns an error if special characters in the user or password of a URL are probably not
+// percent-encoded.
 func checkEncoding(s string) error {
 	path, query, _ := strings.Cut(afterUser(s), "?")
 	if isURL(s) && (strings.Contains(path, "@") || strayAt.MatchString(query)) {
