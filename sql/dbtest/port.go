@@ -9,8 +9,8 @@ import (
 )
 
 // Port returns a TCP port on 127.0.0.1 at which no server listens. Until this process ends, no other call of Port in
-// any process returns the same port. Linux and macOS give higher ports to outgoing connections, so the port also stays
-// free while a server restarts.
+// any process returns the same port. By default, Linux and macOS give higher ports to outgoing connections, so the
+// port also stays free while a server restarts.
 func Port(t testing.TB) int {
 	t.Helper()
 	port, err := reservePort(firstPort, endPort)

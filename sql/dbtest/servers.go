@@ -92,7 +92,7 @@ func private() (*cluster.Cluster, error) {
 // binary contains what the tests of this test binary share.
 var binary = struct {
 	programs cluster.Programs
-	base     string           // the directory with the data files that each new server copies (see Cluster.Template)
+	base     string           // the directory with the data files that new servers copy (see Cluster.Template)
 	dir      string           // the directory of the servers
 	shared   *cluster.Cluster // the server of the tests that need no server of their own
 }{shared: &cluster.Cluster{}}
@@ -100,7 +100,7 @@ var binary = struct {
 // obtain is a variable because a test replaces it.
 var obtain = cluster.Obtain
 
-// prepare finds or downloads the server programs, and creates the directory of the servers.
+// prepare finds or downloads the server programs, and creates the directories of the servers and of their data files.
 var prepare = sync.OnceValue(func() (err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
