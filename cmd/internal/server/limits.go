@@ -14,8 +14,8 @@ import (
 // maxDescriptors is the maximum number of file descriptors that a hub uses, even if the system allows more.
 const maxDescriptors = 1 << 20
 
-// ownConnections is the maximum number of connections to PostgreSQL besides those for replays and for the inbox: two for
-// the listener, one for retention and one for /disconnect.
+// ownConnections is the maximum number of connections to PostgreSQL besides those for replays and for the inbox: two
+// for the listener, one for retention and one for /disconnect.
 const ownConnections = 4
 
 // LimitStreams sets the maximum number of streams. If streams is 0, the maximum is what the limit of open files allows.

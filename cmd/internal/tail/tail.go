@@ -92,8 +92,8 @@ func isDone(ctx context.Context, err error) bool {
 }
 
 // pause returns the time until the next attempt. It begins with the time that the hub asked for, or 3 s, but at least
-// 100 ms. Each further failure doubles the time, up to 10 s. A time that is longer already stays the same. Then a random
-// part of up to half of the time is added.
+// 100 ms. Each further failure doubles the time, up to 10 s. A time that is longer already stays the same. Then a
+// random part of up to half of the time is added.
 func (t *Client) pause() time.Duration {
 	const longest = 10 * time.Second
 	wait := max(t.decoder.Retry, 100*time.Millisecond)
