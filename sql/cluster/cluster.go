@@ -103,7 +103,8 @@ func (c *Cluster) release() {
 	c.unlock, c.server = nil, nil
 }
 
-// prepare finds the programs, locks the directory, stops a server that still uses it, and creates what is missing.
+// prepare finds the programs, locks the directory, and stops a server that still uses it. It deletes the data files if
+// Fresh is set, and creates what is missing.
 func (c *Cluster) prepare(ctx context.Context) (err error) {
 	if c.Dir == "" {
 		return errors.New("no directory is set")

@@ -41,9 +41,9 @@ func (c *Cluster) initialize(ctx context.Context) error {
 	return os.Rename(dir, c.data())
 }
 
-// fill creates the files in an empty directory that only this process can enter, and makes the server's user their
-// owner. initdb is told to let every user connect who can enter the socket's directory, and to require a password on
-// TCP.
+// fill creates the files in an empty directory that only the user of this process can enter, and makes the server's
+// user their owner. initdb is told to let every user connect who can enter the socket's directory, and to require a
+// password on TCP.
 func (c *Cluster) fill(ctx context.Context, dir string) error {
 	switch {
 	case c.Primary != nil:
