@@ -1,4 +1,4 @@
-"""An app whose sessions end 3 s after the last request that is not the hub's.
+"""An app whose sessions end 3 s after the last request that does not renew a stream.
 
 Its arguments are an address, a port and a directory for the database.
 

@@ -1,6 +1,6 @@
 <?php
-// An app whose sessions end 3 s after the last request that is not the hub's. Its arguments are an address, a port and
-// a directory for the sessions. The test puts code of cmd/rowcast/README.md in place of the comment README.
+// An app whose sessions end 3 s after the last request that does not renew a stream. Its arguments are an address, a
+// port and a directory for the sessions. The test puts code of cmd/rowcast/README.md in place of the comment README.
 
 if (PHP_SAPI === 'cli') {
     pcntl_exec(PHP_BINARY, ['-S', "$argv[1]:$argv[2]", __FILE__], ['DIRECTORY' => $argv[3]]);

@@ -1,5 +1,5 @@
-# An app whose sessions end 3 s after the last request that is not the hub's. Its arguments are an address, a port and
-# the root directory of the app. The test puts code of cmd/rowcast/README.md in place of the comment README.
+# An app whose sessions end 3 s after the last request that does not renew a stream. Its arguments are an address, a
+# port and the root directory of the app. The test puts code of cmd/rowcast/README.md in place of the comment README.
 
 require "action_controller/railtie"
 require "webrick"

@@ -14,8 +14,8 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// idle is the time after which the apps of these tests end a session, counted from the last request that is not the
-// hub's.
+// idle is the time after which the apps of these tests end a session, counted from the last request that does not renew
+// a stream.
 const idle = 3 * time.Second
 
 // signIn returns the cookie of a new session of the user 42.
