@@ -46,12 +46,12 @@ type serveCmd struct {
 	authFlags
 
 	Heartbeat time.Duration `group:"streams" default:"15s" min:"1ms" max:"1d" placeholder:"DURATION" help:"Send heartbeats to an idle stream at this interval (default ${default})."`
-	Retry     time.Duration `group:"streams" default:"3s" min:"1ms" max:"1d" placeholder:"DURATION" help:"Tell clients to wait this long on average before they reconnect (default ${default})."`
+	Retry     time.Duration `group:"streams" default:"3s" min:"1ms" max:"1d" placeholder:"DURATION" help:"Tell clients to wait this long on average before they reconnect after the end of a stream (default ${default})."`
 	Drain     time.Duration `group:"streams" default:"3s" min:"1ms" max:"6s" placeholder:"DURATION" help:"When the hub stops, end its streams one after another within this time (default ${default}, at most 6s)."`
 	MaxEvent  byteSize      `group:"streams" default:"16MiB" min:"1B" max:"1GiB" placeholder:"SIZE" help:"Send only the id and the size of rows with more data than this (default ${default})."`
 	Backlog   byteSize      `group:"streams" default:"1MiB" min:"1B" max:"1TiB" placeholder:"SIZE" help:"Disconnect a slow client when more than this is queued for it, not counting the first event. The client can resume later (default ${default})."`
 	Pending   byteSize      `group:"streams" min:"32MiB" max:"1TiB" placeholder:"SIZE" help:"When more than this is queued for all clients together, disconnect the clients with the longest queues. They can resume later (default: 256MiB, or a quarter of the memory limit if that is less)."`
-	Memory    byteSize      `group:"streams" default:"64MiB" min:"1B" max:"1TiB" placeholder:"SIZE" help:"Keep this much of the newest events in memory. Clients that have missed only these events resume without a query (default ${default})."`
+	Memory    byteSize      `group:"streams" default:"64MiB" min:"1B" max:"1TiB" placeholder:"SIZE" help:"Keep this much of the newest events in memory. Clients that have missed only these events usually resume without a query (default ${default})."`
 
 	LogFormat string `enum:"text,json" default:"text" group:"log" placeholder:"FORMAT" help:"Log to standard error in this format: text or json (default ${default})."`
 }
