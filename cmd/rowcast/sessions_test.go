@@ -104,7 +104,7 @@ func startFramework(t *testing.T, program, name, language string) string {
 }
 
 // frameworkApp returns the app of a framework in .ci/sessions, with the code of cmd/rowcast/README.md in place of the
-// comment README. The app grants a stream for a second, and not for the five minutes of that code.
+// comment README. The app grants a stream for a second instead of five minutes.
 func frameworkApp(t *testing.T, name, language string) string {
 	t.Helper()
 	section := afterText(t, readmeOf(t, "cmd/rowcast/README.md"), "\n- **"+name+"**")
