@@ -316,7 +316,7 @@ func (h *Hub) countEvicted(closed int, held int64) {
 	}
 	h.Stats.Evicted.Add(int64(closed))
 	if logger, ok := h.evictions.Allow(h.Logger); ok {
-		logger.Warn("closed slow streams because too many bytes were held for all streams together; their clients resume",
+		logger.Warn("closed slow streams to free the memory that all streams share; their clients resume",
 			"closed", closed, "held", held, "limit", h.pending.limit)
 	}
 }

@@ -12,7 +12,7 @@ import (
 	"rowcast/stream/sse"
 )
 
-// protocols has a function for each protocol. The function starts a server.
+// protocols has functions that start a server, by the protocol.
 var protocols = map[string]func(*httptest.Server){
 	"HTTP/1.1": (*httptest.Server).Start,
 	"HTTP/2":   func(s *httptest.Server) { s.EnableHTTP2 = true; s.StartTLS() },
