@@ -34,7 +34,7 @@ type figure struct {
 	what   string
 	unit   string
 	ours   float64 // usually of rowcast
-	with   string // the name of the baseline; if empty, there is none
+	with   string  // the name of the baseline; if empty, there is none
 	theirs float64
 	ratio  float64 // the median of the ratios of pairs; 0 means the ratio of the two values
 	limit  limit
