@@ -111,7 +111,7 @@ func TestDoctorFinds(t *testing.T) {
 		{
 			"forged rows", "rows",
 			[]string{"INSERT INTO rowcast.notifications (recipient, data, xid) VALUES ('*', '1', '9999999999')", "UPDATE rowcast.history SET database = (SELECT oid FROM pg_database WHERE datname = current_database())"},
-			"fail some rows have transaction numbers that this server has not assigned, so they are never sent → remove xid from the INSERTs of the app; UPDATE rowcast.notifications SET xid = '1' WHERE xid >= pg_snapshot_xmin(pg_current_snapshot()) AND NOT pg_visible_in_snapshot(xid, pg_current_snapshot());",
+			"fail some rows have transaction numbers that this server has not assigned, so they are never sent → remove xid from the statements of the app; UPDATE rowcast.notifications SET xid = '1' WHERE xid >= pg_snapshot_xmin(pg_current_snapshot()) AND NOT pg_visible_in_snapshot(xid, pg_current_snapshot());",
 		},
 		{"an old schema", "migrations", []string{"UPDATE rowcast.migrations SET version_id = 0"}, "fail schema rowcast is missing, incomplete or too old: it has version 0, and version " + schemaVersion + " is needed → rowcast migrate"},
 		{

@@ -157,7 +157,7 @@ func (e *Examination) migrations(ctx context.Context) (finding, error) {
 }
 
 // rows checks whether the table was restored from another server, and looks for rows with a transaction number that
-// this server has not assigned. Such a row comes from another server, or an INSERT has set its xid.
+// this server has not assigned. Such a row comes from another server, or a statement has set its xid.
 func (e *Examination) rows(ctx context.Context) (finding, error) {
 	err := sql.Check(ctx, e.tx)
 	if errors.Is(err, sql.ErrRestored) {
@@ -177,7 +177,7 @@ func (e *Examination) rows(ctx context.Context) (finding, error) {
 	if forged {
 		return finding{
 			failure, "some rows have transaction numbers that this server has not assigned, so they are never sent",
-			"remove xid from the INSERTs of the app; UPDATE rowcast.notifications SET xid = '1' WHERE " + foreign + ";",
+			"remove xid from the statements of the app; UPDATE rowcast.notifications SET xid = '1' WHERE " + foreign + ";",
 		}, nil
 	}
 	return ok("all rows have transaction numbers of this server"), nil

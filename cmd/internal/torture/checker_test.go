@@ -162,12 +162,12 @@ func (t *truth) unjustifiedBecause(reset discontinuity) string {
 		return "the cursor came from a hub, but it cannot be parsed"
 	}
 	if t.isValid(c) {
-		return fmt.Sprintf("the cursor has no anchor, or the server has the row that anchors it (xid %d)", c.AnchorXid())
+		return fmt.Sprintf("no row anchors the cursor, or the server has the row that anchors it (xid %d)", c.AnchorXid())
 	}
 	return ""
 }
 
-// isValid reports whether the table has the row that anchors a cursor. It also returns true if the cursor has no anchor
+// isValid reports whether the table has the row that anchors a cursor. It also returns true if no row anchors the cursor
 // or the server has lost nothing. isValid compares the tag too, because another row may get the xid and the id of a row
 // that was lost in a crash.
 func (t *truth) isValid(c cursor.Cursor) bool {
