@@ -13,8 +13,8 @@
 //
 //   - A cursor describes which rows a client has received. Each event of a row has a cursor as its id. See package
 //     rowcast/listener/cursor.
-//   - The anchor of a cursor is a row of the highest transaction that the cursor has seen, or the database if the cursor
-//     has seen no row. A cursor of an earlier epoch is valid if its anchor still exists.
+//   - The anchor of a cursor is a row of the highest transaction that the cursor has seen. If the cursor has seen no
+//     row, its anchor is the database. A cursor of an earlier epoch is valid if its anchor still exists.
 //   - A stream is joining while it sends the events that its client has missed since the client's cursor. After that it
 //     is live and receives events as they are published.
 //   - The memory of a Hub holds the events of recent rows, so that most clients resume without a query.

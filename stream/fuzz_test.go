@@ -40,10 +40,10 @@ func (g *helloOnly) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// FuzzServe checks the beginning of streams, and the answers to polls, for any request. The status is 200, or 400 if the
-// parameter poll has another value than 1. rowcast.hello names the grant's recipients. If the stream continues from the
-// client's cursor, this cursor, with the hub's epoch, is the id of rowcast.hello. A poll that continues from it ends
-// with a heartbeat. If the stream or the poll cannot continue, rowcast.reset follows. Besides rowcast.void, there
+// FuzzServe checks the beginning of streams, and the answers to polls, for any request. The status is 200, or 400 if
+// the parameter poll has another value than 1. rowcast.hello names the grant's recipients. If the stream continues from
+// the client's cursor, this cursor, with the hub's epoch, is the id of rowcast.hello. A poll that continues from it
+// ends with a heartbeat. If the stream or the poll cannot continue, rowcast.reset follows. Besides rowcast.void, there
 // are no other events, whatever the request contains.
 func FuzzServe(f *testing.F) {
 	f.Add("", "", "alice", "team:7")

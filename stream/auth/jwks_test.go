@@ -53,8 +53,8 @@ func TestKeysAreReadAfterTheClientDisconnects(t *testing.T) {
 	}
 }
 
-// Each time that all keys are withdrawn, one warning is logged. It says how many keys are withdrawn. If the keys are published again, the next token that
-// names one of them is valid.
+// Each time that all keys are withdrawn, one warning is logged. It says how many keys are withdrawn. If the keys are
+// published again, the next token that names one of them is valid.
 func TestWithdrawalOfAllKeysIsLoggedOnce(t *testing.T) {
 	t.Parallel()
 	const key = `{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"a","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}`
@@ -78,7 +78,7 @@ func TestWithdrawalOfAllKeysIsLoggedOnce(t *testing.T) {
 	}
 }
 
-// If the first set has no usable key, the warning does not say that keys are withdrawn.
+// If the first set has no usable key, the warning says that no key is withdrawn.
 func TestFirstSetWithoutKeys(t *testing.T) {
 	t.Parallel()
 	log := &bytes.Buffer{}

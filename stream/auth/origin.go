@@ -10,9 +10,9 @@ import (
 )
 
 // checkOrigin denies a request from a page unless the origin of the page is the hub's own or one of origins. The
-// browser adds the user's cookies to such a request, so any page could otherwise open the user's streams. A request that
-// has no Origin header and no Sec-Fetch-Site header is allowed, because it does not come from a page of another origin
-// that could read the answer.
+// browser adds the user's cookies to such a request, so any page could otherwise open the user's streams. A request
+// that has no Origin header and no Sec-Fetch-Site header is allowed, because it does not come from a page of another
+// origin that could read the answer.
 func checkOrigin(r *http.Request, origins []string) error {
 	if !isAllowedOrigin(r, origins) {
 		return ForeignPage(r)
