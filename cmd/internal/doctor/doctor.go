@@ -19,7 +19,7 @@ import (
 // An Examination examines a database. It changes nothing there, except that it begins an epoch if no hub has done so.
 // Config, Explain and Out must be set.
 type Examination struct {
-	Config  *pgx.ConnConfig   // the connection, as the role of the hub
+	Config  *pgx.ConnConfig   // the connection, as the role of the hub if Role is empty
 	Explain func(error) error // rewrites an error of the database for people
 	Out     io.Writer         // for the report
 	Role    string            // if not empty, the rights of this role of an app are examined instead
