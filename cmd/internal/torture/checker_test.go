@@ -167,9 +167,9 @@ func (t *truth) unjustifiedBecause(reset discontinuity) string {
 	return ""
 }
 
-// isValid reports whether the table has the row that anchors a cursor. It also returns true if no row anchors the cursor
-// or the server has lost nothing. isValid compares the tag too, because another row may get the xid and the id of a row
-// that was lost in a crash.
+// isValid reports whether the table has the row that anchors a cursor. It also returns true if no row anchors the
+// cursor, or if the server has lost nothing. isValid compares the tag too, because another row may get the xid and the
+// id of a row that was lost in a crash.
 func (t *truth) isValid(c cursor.Cursor) bool {
 	if len(t.lost) == 0 || c.Anchor.ID == 0 {
 		return true
