@@ -27,8 +27,8 @@ func (f Flags) Config() (*pgx.ConnConfig, error) {
 }
 
 // Explain rewrites an error for people. The error of a failed connection becomes an error with the addresses that the
-// connection may use, and the reason, but without the password. Explain returns other errors unchanged. The errors of Config need no
-// change, because they contain no password.
+// connection may use, and the reason, but without the password. Explain returns other errors unchanged. The errors of
+// Config need no change, because they contain no password.
 func (f Flags) Explain(err error) error {
 	if err == nil {
 		return nil
