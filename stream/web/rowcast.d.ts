@@ -2,7 +2,7 @@
 
 export interface Options {
   /**
-   * Returns a token, which the client sends in the header Authorization. `why` is "open" for the first stream, "expired" before
+   * Returns a token, which the client sends in the header Authorization. `why` is "open" if the client has no token, "expired" before
    * the token expires, and "refused" after the hub has answered with 401. A callback that renews a cookie returns nothing.
    */
   token?: (why: Why) => string | null | undefined | void | Promise<string | null | undefined | void>;
@@ -30,7 +30,7 @@ export interface Cause {
   reason?: "buffered" | "database" | "silence" | "end" | "network" | "timeout" | "status" | "type" | "token" | "length";
   /** The status of the response. */
   status?: number;
-  /** What fetch or the token callback has thrown. */
+  /** What fetch or the token callback has thrown, or another error of the attempt. */
   error?: unknown;
 }
 
@@ -78,7 +78,7 @@ export class RowcastSource extends EventTarget {
 
   readonly url: string;
   readonly state: State;
-  /** The cursor after the last event; "" before the first. */
+  /** The cursor after the last event; before the first event, the cursor to resume from, or "". */
   readonly lastEventId: string;
 
   onmessage: ((event: RowcastEvent) => any) | null;

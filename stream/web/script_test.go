@@ -32,7 +32,7 @@ func TestScript(t *testing.T) {
 	}
 }
 
-// The modules in src have everything that the .d.ts files declare, with these types.
+// The compiler accepts test/types.ts and test/types_inbox.ts, which compare the modules in src with the .d.ts files.
 func TestScriptTypes(t *testing.T) {
 	t.Parallel()
 	modules := dbtest.NodeModules(t, ".ci/clients/npm", "clients-npm", "typescript")

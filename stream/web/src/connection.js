@@ -108,7 +108,7 @@ export class Connection {
     this.#token = (await token(why)) || "";
   }
 
-  /** Opens a stream with a new token before the old stream ends. */
+  /** Gets a new token, and replaces the stream before the hub ends it. */
   async #renew() {
     const control = this.#control;
     try {

@@ -33,7 +33,8 @@ const isHeartbeat = (ms) => ms === undefined || (isNumber(ms) && ms > 0 && ms < 
 export const isValid = (m) => isNumber(m?.epoch) && isNumber(m.n) && isHeartbeat(m.heartbeat) && typeof m.at === "string" && typeof m.status?.state === "string" &&
   (m.t === "state" || m.t === "frame" && isFrame(m) || m.t === "answer" && Array.isArray(m.frames) && m.frames.every(isFrame));
 
-/** The last frames of a stream, reduced to their rows. A tab that has missed frames gets them from here, and needs no stream. */
+/** The last frames of a stream, without NOTIFY messages and without the events that only the tab with the stream receives. A tab that has
+ * missed frames gets them from here, and needs no stream. */
 export class Recent {
   #frames = [];
   #size = 0;

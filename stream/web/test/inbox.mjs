@@ -4,7 +4,7 @@ import { settle } from "./hub.mjs";
 
 const EFFECTS = { seen: { seen: true }, read: { seen: true, read: true }, unread: { read: false }, archive: { archived: true }, unarchive: { archived: false } };
 
-/** An InboxServer has the inbox of one user. Its log has the rows and the changes in their order. A cursor is a length of the log. */
+/** An InboxServer has the inbox of one user. Its log has the rows and the changes in their order. A cursor contains a length of the log. */
 export class InboxServer {
   log = [];
   rows = []; // the oldest first

@@ -6,7 +6,8 @@ import { join } from "node:path";
 import { test } from "node:test";
 import { fileURLToPath } from "node:url";
 
-// Rules of the list. The test leaves out one rule at a time by replacing text in a module of src/inbox/store, and the other tests must fail.
+// Rules of the list. The test leaves out one rule at a time by replacing text in a module of src/inbox/store. One of the other tests of the
+// list must then fail.
 // Each entry is [rule, module, text, replacement].
 const mutations = [
   ["an older change does not change a field", "rows.js", "if (version > row.versions[field])", "if (true)"],

@@ -206,7 +206,7 @@ test("close ends the stream, also in a listener", async (t) => {
   assert.equal((await hub.request(2)).cursor, "2-c");
 });
 
-test("close works in each state", async (t) => {
+test("close works while the source is connecting, retrying or open", async (t) => {
   for (const [name, answer] of Object.entries({ connecting: () => {}, retrying: (r) => r.fail(), open: (r) => r.greet() })) {
     await t.test(name, async (t) => {
       const hub = new Hub(t);

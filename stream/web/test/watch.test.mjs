@@ -199,7 +199,7 @@ test("a page that is frozen or cached ends its stream at once and resumes", asyn
   }
 });
 
-test("a page that was closed or signed out does not wake up", async (t) => {
+test("a source that was closed or signed out does not wake up", async (t) => {
   for (const [name, end] of Object.entries({ closed: (source) => source.close(), "signed out": (_, request) => request.answer(401) })) {
     await t.test(name, async (t) => {
       const dispatch = page(t);

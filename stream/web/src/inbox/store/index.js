@@ -10,7 +10,7 @@ const SETTLE = 1.5 * SECOND; // how long a row may take to arrive after an event
 const BACKOFF = 30 * SECOND;
 const PAGE = 100; // the largest page of the hub
 const LONGEST = 500; // the list is loaded again when it has grown to more rows than this
-const TRIES = 4; // the list is loaded again after this number of answers that are older than the known version
+const TRIES = 4; // the list is loaded again if this number of repetitions of a request have brought no answer of the known version
 
 /** Returns the URL of an option. */
 function urlOf(option, value, base) {
@@ -43,7 +43,7 @@ export class RowcastInbox extends EventTarget {
   #paging; // the request for the next page
   #counted = 0; // when the last counts came from an event or from the answer to a change
   #arrived = 0; // when the last row arrived
-  #moves = 0; // the number of changes since the page was loaded. Counts that were requested before a change are not used
+  #moves = 0; // the number of changes of this object. Counts that were requested before a change are not used
   #view; // the items that are shown
   #notified = true;
 
@@ -91,12 +91,13 @@ export class RowcastInbox extends EventTarget {
     return this.#rows.before !== null;
   }
 
-  /** "loading", "failed", or a state of the stream. "retrying", "forbidden" and "signed-out" can also mean the request for the list. */
+  /** "loading", "failed", or a state of the stream. "retrying" and "forbidden" can also tell how a request for the list has failed, and
+   * "signed-out" how any request for the inbox has failed. */
   get state() {
     return this.#state;
   }
 
-  /** The error of the last request for the list. */
+  /** Why the list could not be loaded, or why the user is signed out. Undefined when the stream is open. */
   get error() {
     return this.#error;
   }

@@ -116,7 +116,7 @@ export class Rows {
     }
   }
 
-  /** Replaces the counts by newer ones. Returns whether they are newer. */
+  /** Replaces the counts if the given counts are newer, and reports whether they are. */
   setCounts({ version, unseen, unread }) {
     const isNewer = version > this.counts.version;
     if (isNewer) this.counts = { version, unseen, unread };
@@ -124,7 +124,7 @@ export class Rows {
   }
 
   /** Returns the ids of the rows of the list that the cursor up_to contains. Cursors cannot be compared here, so the result is undefined
-   * unless the cursor is one that the list has had. */
+   * unless the cursor is one that the list has had. The result is empty if newer changes of all rows are known. */
   covered({ action, up_to, version }) {
     if (this.all.every((row) => isOld(row, action, version))) return [];
     const op = [...this.ops, ...this.done].find((op) => op.action === action && op.all === up_to && !op.extended && (op.version ?? version) === version);
