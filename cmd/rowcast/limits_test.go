@@ -101,10 +101,12 @@ func TestEventsFitIntoAScanner(t *testing.T) {
 		runSQL(t, dsn, fmt.Sprintf(`INSERT INTO rowcast.notifications (recipient, event, data) VALUES ('alice', 'notify', to_jsonb(repeat('x', %d)))`, size-2))
 	}
 	for _, want := range []string{`data: "x`, fmt.Sprintf(`"size": %d}`, largest+1)} {
-		for events.Scan() && !strings.Contains(events.Text(), want) {
+		found := false
+		for !found && events.Scan() {
+			found = strings.Contains(events.Text(), want)
 		}
-		if err := events.Err(); err != nil {
-			t.Fatalf("waiting for an event with %s: %v", want, err)
+		if !found {
+			t.Fatalf("the stream ended before an event with %s; the scanner's error is %v", want, events.Err())
 		}
 	}
 }

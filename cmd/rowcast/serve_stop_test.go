@@ -155,7 +155,10 @@ func openStreams(t *testing.T, url string, n int) (streams []*bufio.Scanner) {
 		}
 		t.Cleanup(func() { _ = response.Body.Close() })
 		lines := bufio.NewScanner(response.Body)
-		for lines.Scan() && lines.Text() != "event: rowcast.hello" {
+		for lines.Text() != "event: rowcast.hello" {
+			if !lines.Scan() {
+				t.Fatalf("the stream ended before rowcast.hello; the scanner's error is %v", lines.Err())
+			}
 		}
 		streams = append(streams, lines)
 	}
