@@ -164,6 +164,7 @@ func (m *member) note(e sse.Event) int {
 		n, err := strconv.Atoi(e.Data)
 		if err != nil {
 			m.failed = fmt.Errorf("received the event %s with the data %s, want a number as data", e.Name, e.Data)
+			break
 		}
 		m.received = append(m.received, n)
 	}
