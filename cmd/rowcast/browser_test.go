@@ -3,6 +3,7 @@ package main_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"testing"
@@ -194,7 +195,10 @@ func (p page) await(expression string) {
 		}
 		if last {
 			states, _ := evaluated[[]string](p, "window.states")
-			p.t.Fatalf("waited in vain until %s is true; the error is %v, and window.states is %q", expression, err, states)
+			if err == nil {
+				err = errors.New("the value is false")
+			}
+			p.t.Fatalf("waited in vain until %s is true: %v; window.states is %q", expression, err, states)
 		}
 	}
 }
