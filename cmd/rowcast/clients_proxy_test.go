@@ -82,14 +82,21 @@ func (c *cutter) accept() {
 	})
 }
 
-// refuse closes all connections and refuses new ones, as if no hub ran.
-func (c *cutter) refuse() {
+// refuseNew refuses new connections, and keeps the open ones.
+func (c *cutter) refuseNew() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.listener != nil {
 		c.listener.Close()
 		c.listener = nil
 	}
+}
+
+// refuse closes all connections and refuses new ones, as if no hub ran.
+func (c *cutter) refuse() {
+	c.refuseNew()
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	for conn := range c.conns {
 		conn.Close()
 	}

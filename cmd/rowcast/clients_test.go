@@ -254,10 +254,13 @@ func (c *course) insert(conn *pgx.Conn) error {
 	return err
 }
 
-// restart ends the hub by a signal, calls the functions whileDown, and starts the hub again. While no hub runs,
-// connections are refused.
+// restart ends the hub by a signal, calls the functions whileDown, and starts the hub again. New connections are refused
+// from before the signal until the hub has started.
 func (c *course) restart(signal syscall.Signal, whileDown ...func()) {
 	c.t.Helper()
+	for _, p := range c.participants {
+		p.proxy.refuseNew()
+	}
 	c.hub.stop(signal)
 	for _, p := range c.participants {
 		p.proxy.refuse()
