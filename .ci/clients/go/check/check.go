@@ -55,7 +55,7 @@ func many[Q any](c Client[Q]) error {
 		return err
 	}
 	if err == nil || !strings.Contains(err.Error(), `cannot insert into column "id"`) {
-		return fmt.Errorf("several rows with DEFAULT for id in PostgreSQL 13: got %w, want that column id is refused", err)
+		return fmt.Errorf("several rows with DEFAULT for id in PostgreSQL 13: got %v, want that column id is refused", err)
 	}
 	return c.InsertManyWithoutID(c.DB, "many", rows)
 }
@@ -76,7 +76,7 @@ func rollback[Q any](c Client[Q]) error {
 		return errors.Join(c.Insert(tx, "rolled back", "{}"), own)
 	})
 	if !errors.Is(err, own) {
-		return fmt.Errorf("a transaction in which the app fails: got %w, want the error of the app", err)
+		return fmt.Errorf("a transaction in which the app fails: got %v, want the error of the app", err)
 	}
 	return refused(c.Transaction(func(tx Q) error {
 		if err := c.Insert(tx, "rolled back", "{}"); err != nil {
