@@ -51,14 +51,6 @@ func TestTailIsRefused(t *testing.T) {
 	}
 }
 
-// If no program listens at the address, tail says what is probably missing, and continues to try.
-func TestTailWithoutAHub(t *testing.T) {
-	t.Parallel()
-	p := start(t, nil, "tail", "--uid", "alice", "--url", "http://127.0.0.1:1/events")
-	p.err.await(t, `connection refused: is rowcast serve running at this address\?; reconnecting in `)
-	p.stop()
-}
-
 // If tail was started without --uid and --token, and the hub answers 401, the error names these flags.
 func TestTailWithoutUser(t *testing.T) {
 	t.Parallel()

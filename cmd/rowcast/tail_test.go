@@ -267,7 +267,7 @@ func TestTailCommentsShowLife(t *testing.T) {
 	}
 }
 
-// While no hub listens, tail keeps trying, and its error names the address.
+// While no hub listens, tail keeps trying, and its error names the address and says what is probably missing.
 func TestTailWaitsForAHub(t *testing.T) {
 	t.Parallel()
 	tail := start(t, nil, "tail", "--url", "http://127.0.0.1:1/events", "--uid", "alice")
