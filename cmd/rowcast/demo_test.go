@@ -25,8 +25,9 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// TestDemo runs four demos with a private PostgreSQL. The second demo begins while the first one runs, and fails. The
-// third one begins after the first one was killed. The fourth one has --fresh, and ends when its PostgreSQL is killed.
+// TestDemo runs five demos with a private PostgreSQL. The second demo begins while the first one runs, and fails. The
+// third one begins after the first one was killed. The fourth one finds files of another version of PostgreSQL, and
+// fails. The fifth one has --fresh, and ends when its PostgreSQL is killed.
 func TestDemo(t *testing.T) {
 	t.Parallel()
 	home := dbtest.Home(t)
@@ -57,6 +58,16 @@ func TestDemo(t *testing.T) {
 	d.stop(syscall.SIGTERM)
 	if dbtest.Running(postmaster) {
 		t.Errorf("the demo has stopped, but its PostgreSQL (pid %d) has not", postmaster)
+	}
+
+	version := filepath.Join(home, "cache", "rowcast", "demo", "data", "PG_VERSION")
+	if err := os.WriteFile(version, []byte("9\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	const advice = "; install the version that created them, or delete them with rowcast demo --fresh\n"
+	other, err := command(t, home, "demo").CombinedOutput()
+	if exitCode(err) != 1 || !strings.HasSuffix(string(other), advice) {
+		t.Errorf("with the files of another version, the demo ended with %v, want exit code 1 and %q at the end. It printed:\n%s", err, advice, other)
 	}
 
 	d = begin("--fresh")

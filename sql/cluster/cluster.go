@@ -31,6 +31,9 @@ import (
 var (
 	// ErrInUse is returned when another Cluster uses the directory.
 	ErrInUse = errors.New("directory is in use")
+	// ErrOtherVersion is returned when another major version of PostgreSQL created the files in the directory. Fresh
+	// deletes them.
+	ErrOtherVersion = errors.New("the files are of another version of PostgreSQL")
 	// ErrUnsupported is returned on a system that is not a Unix, such as Windows.
 	ErrUnsupported = fmt.Errorf("private PostgreSQL servers are not supported on %s", runtime.GOOS)
 )

@@ -21,8 +21,7 @@ import (
 func (c *Cluster) initialize(ctx context.Context) error {
 	version, err := os.ReadFile(filepath.Join(c.data(), "PG_VERSION"))
 	if major := strings.TrimSpace(string(version)); err == nil && major != strconv.Itoa(c.Programs.Major) {
-		return fmt.Errorf("the data were created by PostgreSQL %s, and the programs in %s have version %s: install PostgreSQL %s, or delete the data with --fresh",
-			major, c.Programs.Dir, c.Programs.Version, major)
+		return fmt.Errorf("%w: they were created by version %s, and the programs in %s have version %s", ErrOtherVersion, major, c.Programs.Dir, c.Programs.Version)
 	}
 	if err == nil {
 		return nil

@@ -68,6 +68,9 @@ func startPrivate(ctx context.Context, fresh bool, progress *private.Progress) (
 	if errors.Is(err, cluster.ErrInUse) {
 		return nil, fmt.Errorf("%w: another demo uses the private PostgreSQL; open the page of that demo, stop it, or give this demo a database URL", err)
 	}
+	if errors.Is(err, cluster.ErrOtherVersion) {
+		return nil, fmt.Errorf("%w; install the version that created them, or delete them with rowcast demo --fresh", err)
+	}
 	if err != nil {
 		return nil, err
 	}
