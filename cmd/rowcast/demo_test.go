@@ -257,7 +257,7 @@ func TestDemoRefuses(t *testing.T) {
 		"an event with a line break":                      {`{"recipient": "alice", "event": "a\nb", "data": "{}"}`, nil, http.StatusUnprocessableEntity, "event_has_no_line_break"},
 		"an event with NUL":                               {`{"recipient": "alice", "event": "a\u0000b", "data": "{}"}`, nil, http.StatusUnprocessableEntity, "0x00"},
 		"data that is not JSON":                           {`{"recipient": "alice", "event": "x", "data": "{"}`, nil, http.StatusUnprocessableEntity, "invalid input syntax for type json"},
-		"a request that is not JSON":                      {`recipient=alice`, nil, http.StatusBadRequest, "read the request"},
+		"a request that is not JSON":                      {`recipient=alice`, nil, http.StatusBadRequest, "cannot read the request: "},
 		"an unknown field":                                {`{"recipient": "alice", "event": "x", "data": "{}", "id": 1}`, nil, http.StatusBadRequest, "unknown field"},
 		"a body above the limit":                          {`{"data": "` + strings.Repeat("x", 17<<20), nil, http.StatusBadRequest, "too large"},
 	} {

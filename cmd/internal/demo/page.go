@@ -153,7 +153,7 @@ func readForm[T any](w http.ResponseWriter, r *http.Request) (values T, ok bool)
 	body := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxFormRow))
 	body.DisallowUnknownFields()
 	if err := body.Decode(&values); err != nil {
-		server.WriteJSON(w, http.StatusBadRequest, map[string]string{"error": "read the request: " + err.Error()})
+		server.WriteJSON(w, http.StatusBadRequest, map[string]string{"error": "cannot read the request: " + err.Error()})
 		return values, false
 	}
 	return values, true
