@@ -136,9 +136,9 @@ func TestWrongCommandLines(t *testing.T) {
 		{[]string{"serve", "--cors-header=traceparent,x:y"}, nil, `--cors-header: "x:y" is not the name of a header, such as traceparent or X-Requested-With`},
 		{[]string{"serve", "--cors-header=traceparent, baggage"}, nil, `--cors-header: " baggage" is not the name of a header, such as traceparent or X-Requested-With`},
 		{[]string{"serve", "--cors-header="}, nil, `--cors-header: the value is empty`},
-		{[]string{"serve", "--public", "--cors-header=traceparent"}, nil, `serve: --cors-header has no effect without --cors-origin, which allows pages of another origin`},
+		{[]string{"serve", "--public", "--cors-header=traceparent"}, nil, `--cors-header has no effect without --cors-origin, which allows pages of another origin`},
 		{[]string{"client", "rowcast-inbox.js", "--name"}, nil, `client: --name: only rowcast.js has a name with a version, because the scripts import each other by their plain names`},
-		{[]string{"serve", "--public", "--inbox"}, nil, `serve: --inbox has no effect with --public alone, because an inbox belongs to a user: also give an authentication method, such as --auth-url`},
+		{[]string{"serve", "--public", "--inbox"}, nil, `--inbox has no effect with --public alone, because an inbox belongs to a user: also give an authentication method, such as --auth-url`},
 		{[]string{"serve", "--events-path", ""}, nil, `--events-path: "" does not begin with /, as /events does`},
 		{[]string{"serve", "--events-path=stream"}, nil, `--events-path: "stream" does not begin with /, as /events does`},
 		{[]string{"serve", "--events-path=/stream?x=1"}, nil, `--events-path: "/stream?x=1" ` + noPath},
@@ -170,7 +170,7 @@ func TestWrongCommandLines(t *testing.T) {
 		{[]string{"serve", "--group-mark=:\xff"}, nil, `--group-mark: the mark is not valid UTF-8`},
 		{[]string{"serve", "--group-mark=" + strings.Repeat("x", 256)}, nil, `--group-mark: the mark must be shorter than a group's name, which has at most 256 bytes`},
 		{[]string{"token", "--sub=alice", "--group-mark=" + strings.Repeat("x", 1000)}, nil, `--group-mark: the mark must be shorter than a group's name, which has at most 256 bytes`},
-		{[]string{"serve", "--auth-url", "http://me:secret@app.example/auth"}, nil, `serve: --auth-url: the URL must not contain a user or a password, because the app would mistake them for the client's credentials`},
+		{[]string{"serve", "--auth-url", "http://me:secret@app.example/auth"}, nil, `--auth-url: the URL must not contain a user or a password, because the app would mistake them for the client's credentials`},
 
 		{[]string{"serve"}, environment{"ROWCAST_HEARTBEAT": "soon"}, `--heartbeat: from $ROWCAST_HEARTBEAT: "soon" is not a duration such as 500ms, 15s, 12h or 7d`},
 		{[]string{"serve"}, environment{"ROWCAST_CORS_ORIGIN": "https://a.example,*"}, `--cors-origin: from $ROWCAST_CORS_ORIGIN: "*" is refused: requests for streams carry the user's cookies, so each origin must be named`},
@@ -281,7 +281,7 @@ func TestIgnoredFlagsAreRefused(t *testing.T) {
 				"--" + tt.flag + " (from $" + variable + ")": func() (int, string, string) { return run(t, environment{variable: tt.value}, args...) },
 			}
 			for name, run := range given {
-				want, exit := "rowcast: serve: "+name+" has no effect with "+way+": it belongs to "+tt.with+"\n", 2
+				want, exit := "rowcast: "+name+" has no effect with "+way+": it belongs to "+tt.with+"\n", 2
 				if slices.Contains(tt.ways, way) {
 					want, exit = "rowcast: "+says+"\n", 1
 				}

@@ -65,8 +65,9 @@ func (serveCmd) Help() string {
 		`SIGHUP has no effect, because password files and certificates are read again for each connection to PostgreSQL.`
 }
 
-// Validate checks the addresses, and that the flags can be combined.
-func (c *serveCmd) Validate(ctx *kong.Context) error {
+// checkFlags checks the addresses, and that the flags can be combined. It is not named Validate, because kong would then
+// call it before Run, and Run could not write its errors to a log in JSON.
+func (c *serveCmd) checkFlags(ctx *kong.Context) error {
 	for flag, address := range map[string]string{"--listen": c.Listen, "--admin-listen": c.AdminListen} {
 		if _, _, err := net.SplitHostPort(address); address != "" && err != nil {
 			return fmt.Errorf("%s: %q is not HOST:PORT, such as 127.0.0.1:8080 or :8080", flag, address)
@@ -82,9 +83,12 @@ func (c *serveCmd) Validate(ctx *kong.Context) error {
 }
 
 // Run runs the hub until ctx ends or the hub fails.
-func (c *serveCmd) Run(ctx context.Context, console console) error {
+func (c *serveCmd) Run(ctx context.Context, parsed *kong.Context, console console) error {
 	logger := newLogger(console.err, c.LogFormat)
-	err := c.run(ctx, logger, console.isProcess)
+	err := usage(c.checkFlags(parsed))
+	if err == nil {
+		err = c.run(ctx, logger, console.isProcess)
+	}
 	if err != nil && c.LogFormat == "json" { // programs that read the log expect JSON on every line
 		logger.Error("cannot serve", "error", terminal.OneLine(err))
 		return errors.Join(errReported, err)

@@ -112,9 +112,11 @@ func TestServeWithAWrongConfiguration(t *testing.T) {
 			t.Errorf("%v: got %d, %q, %q, want 2, \"\", and %q at the end", args, code, stdout, stderr, want)
 		}
 	}
-	code, _, stderr := run(t, nil, "serve", "--log-format=json")
-	if code != 2 || !strings.HasPrefix(stderr, "{") || strings.Count(stderr, "\n") != 1 {
-		t.Errorf("with a log in JSON: got %d, %q, want 2 and one line of JSON", code, stderr)
+	for _, args := range [][]string{nil, {"--insecure-uid", "--auth-url=http://app.example/auth"}, {"--insecure-uid", "--listen=8080"}} {
+		code, _, stderr := run(t, nil, append([]string{"serve", "--log-format=json"}, args...)...)
+		if code != 2 || !strings.HasPrefix(stderr, "{") || strings.Count(stderr, "\n") != 1 {
+			t.Errorf("%v with a log in JSON: got %d, %q, want 2 and one line of JSON", args, code, stderr)
+		}
 	}
 }
 
