@@ -5,7 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
+
+	"github.com/alecthomas/kong"
 
 	"rowcast/cmd/internal/database"
 	"rowcast/cmd/internal/terminal"
@@ -33,6 +36,23 @@ func (watchCmd) Help() string {
 		"A constant text needs single quotes: --event \"'order'\". Tables, functions and types of the app need their schema. " +
 		"By default, the data is the whole row, including columns that are added later. List the columns that the recipient may see.\n\n" +
 		"Example: rowcast watch public.orders --recipient customer_id --data \"jsonb_build_object('id', id, 'status', status)\" --on insert,update"
+}
+
+// Validate refuses a table and other flags with --list, because they would have no effect.
+func (c *watchCmd) Validate(ctx *kong.Context) error {
+	if !c.List {
+		return nil
+	}
+	if c.Table != "" {
+		return errors.New("--list: leave out the table, because it prints all watched tables")
+	}
+	for _, path := range ctx.Path {
+		if path.Flag == nil || path.Flag.IsBool() && path.Flag.Target.IsZero() || slices.Contains([]string{"list", "database-url"}, path.Flag.Name) {
+			continue
+		}
+		return fmt.Errorf("%s has no effect with --list, which prints all watched tables: leave it out", sourceOf(path))
+	}
+	return nil
 }
 
 // Run watches a table. With --print it only prints the statement, and with --list the statements for all watched
@@ -66,8 +86,6 @@ var qualified = regexp.MustCompile(`^(?:[\pL_][\pL\pM\pN_$]*|"(?:[^"]|"")+")\.(?
 // check returns an error if a required argument is missing, or if arguments cannot be combined.
 func (c *watchCmd) check() error {
 	switch {
-	case c.List && (c.Table != "" || c.Recipient != "" || c.Print):
-		return errors.New("--list: leave out the table and the other flags, because it prints all watched tables")
 	case c.List:
 		return nil
 	case c.Table == "":

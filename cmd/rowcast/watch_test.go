@@ -80,7 +80,7 @@ func TestWatchFails(t *testing.T) {
 		{"--recipient: the value is empty", 2, []string{"watch", "orders", "--recipient= "}},
 		{`--on must be one of "insert","update","delete" but got "truncate"`, 2, []string{"watch", "orders", "--recipient=id", "--on=insert,truncate"}},
 		{`--on-error must be one of "fail","skip" but got "ignore"`, 2, []string{"watch", "orders", "--recipient=id", "--on-error=ignore"}},
-		{"--list: leave out the table and the other flags, because it prints all watched tables", 2, []string{"watch", "orders", "--list"}},
+		{"watch: --list: leave out the table, because it prints all watched tables", 2, []string{"watch", "orders", "--list"}},
 		{`--print: orders is not` + unqualified, 2, []string{"watch", "orders", "--recipient=id", "--print"}},
 		{`--print: "public.orders" is not` + unqualified, 2, []string{"watch", `"public.orders"`, "--recipient=id", "--print"}},
 		{`--print: public."orders is not` + unqualified, 2, []string{"watch", `public."orders`, "--recipient=id", "--print"}},
@@ -100,6 +100,13 @@ func TestWatchFails(t *testing.T) {
 		code, stdout, stderr := run(t, nil, args...)
 		if want := "rowcast: " + tt.want + "\n"; code != tt.code || stdout != "" || stderr != want {
 			t.Errorf("rowcast %q: got %d, %q, %q, want %d, no output, %q", args, code, stdout, stderr, tt.code, want)
+		}
+	}
+	for _, flag := range []string{"--recipient=id", "--event='e'", "--data=id", "--on=insert", "--when=true", "--on-error=fail", "--print"} {
+		code, _, stderr := run(t, nil, "watch", "--list", flag)
+		name, _, _ := strings.Cut(flag, "=")
+		if want := "rowcast: watch: " + name + " has no effect with --list, which prints all watched tables: leave it out\n"; code != 2 || stderr != want {
+			t.Errorf("rowcast watch --list %s: got %d, %q, want 2, %q", flag, code, stderr, want)
 		}
 	}
 	_, other := login(t, dsn, "other")
