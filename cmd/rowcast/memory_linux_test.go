@@ -47,6 +47,9 @@ func TestTheMemoryLimitFollowsTheCgroup(t *testing.T) {
 	}
 }
 
+// connectionBytes is what the memory limit of the Go runtime allows for a poll, and for an idle connection.
+const connectionBytes = 1.5 * 30_000
+
 // A hub computes the memory limit of the Go runtime from its flags, as cmd/rowcast/README.md says. GOMEMLIMIT overrides
 // this limit.
 func TestTheMemoryLimitFollowsTheFlags(t *testing.T) {
@@ -64,9 +67,29 @@ func TestTheMemoryLimitFollowsTheFlags(t *testing.T) {
 	} {
 		_, url := spawnServeIn(t, []string{tt.variable}, 0, dsn,
 			"--memory=10MiB", "--pending=64MiB", "--max-event=1MiB", "--replays=3", "--max-connections=100", tt.more)
+		if tt.want != 3<<30 { // an eighth of the open files is for idle connections
+			files := int(min(metric(t, url, "process_max_fds"), 1<<20))
+			tt.want += connectionBytes * float64(min(max(files/8, 16), 4096))
+		}
 		if got := metric(t, url, "go_gc_gomemlimit_bytes"); math.Abs(got-tt.want) > 1 {
 			t.Errorf("%s %s: the limit is %.0f bytes, want %.0f", tt.variable, tt.more, got, tt.want)
 		}
+	}
+}
+
+// While many polls are open, a hub allows the Go runtime memory for each of them.
+func TestTheMemoryLimitGrowsWithThePolls(t *testing.T) {
+	t.Parallel()
+	_, url := spawnServeIn(t, []string{"GOMEMLIMIT="}, 0, dbtest.Database(t), "--heartbeat=1m")
+	const polls = 300
+	before, present := metric(t, url, "go_gc_gomemlimit_bytes"), firstPoll(t, url)
+	for range polls {
+		raw(t, url, "GET /events?uid=alice&poll=1&last_event_id="+present+" HTTP/1.1\r\nHost: localhost\r\n\r\n")
+	}
+	askUntil(t, url+"/metrics", fmt.Sprintf(`(?m)^rowcast_streams %d$`, polls))
+	allowed := (metric(t, url, "go_gc_gomemlimit_bytes") - before) / connectionBytes
+	if allowed < polls || allowed > 2*polls {
+		t.Errorf("during %d polls the memory limit has room for %.0f, want from %d to %d", polls, allowed, polls, 2*polls)
 	}
 }
 

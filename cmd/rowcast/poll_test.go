@@ -162,21 +162,11 @@ func TestManyPollsWait(t *testing.T) {
 	_, url := spawnServeWith(t, files, dsn, "--heartbeat=20s")
 	client := http.Client{Transport: &http.Transport{}, Timeout: waitLimit}
 	t.Cleanup(client.CloseIdleConnections)
-	first, err := client.Get(url + "/events?uid=alice&poll=1")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer first.Body.Close()
-	var decoder sse.Decoder
-	for _, err := range decoder.Events(first.Body) {
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
+	present := firstPoll(t, url)
 	answers := make(chan error, polls)
 	for i := range polls {
 		go func() {
-			response, err := client.Get(url + "/events?uid=alice&poll=1&last_event_id=" + decoder.LastID)
+			response, err := client.Get(url + "/events?uid=alice&poll=1&last_event_id=" + present)
 			if err == nil {
 				defer response.Body.Close()
 				var text []byte
@@ -194,4 +184,16 @@ func TestManyPollsWait(t *testing.T) {
 			t.Error(err)
 		}
 	}
+}
+
+// firstPoll polls without a cursor. It returns the id of the answer, from which further polls wait.
+func firstPoll(t *testing.T, url string) (id string) {
+	t.Helper()
+	var decoder sse.Decoder
+	for _, err := range decoder.Events(strings.NewReader(ask(t, http.MethodGet, url+"/events?uid=alice&poll=1").body)) {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return decoder.LastID
 }

@@ -50,7 +50,8 @@ type Server struct {
 	// Failures records the failures of /disconnect, of accepting connections, of authentication and of the inbox.
 	Failures failures.Record
 
-	idle             *idleConns                                        // connections without a stream at Listen
+	idle             *idleConns // connections without a stream at Listen
+	memory           memoryLimit
 	inboxes          *inboxes                                          // nil without Inbox; set by Run
 	disconnectOthers func(ctx context.Context, recipient string) error // notifies all other hubs; set by Run
 
