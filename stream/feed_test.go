@@ -57,6 +57,16 @@ func (f *fakeFeed) publish(recipient, name, data string) feed.Row {
 	return e
 }
 
+// publishMany publishes a transaction with n equal events, in one batch.
+func (f *fakeFeed) publishMany(n int, recipient, data string) {
+	xid, rows := f.now.Xmax, make([]feed.Row, n)
+	for i := range rows {
+		rows[i] = f.event(xid, recipient, "message", data)
+	}
+	f.now = rows[n-1].Cursor.Reached(cursor.Cursor{Xmax: xid + 1, Epoch: f.now.Epoch})
+	f.hub.Publish(feed.Batch{Rows: rows, Cursor: f.now})
+}
+
 // event returns the next event, as part of the given transaction.
 func (f *fakeFeed) event(xid uint64, recipient, name, data string) feed.Row {
 	f.last = cursor.Row{Xid: xid, ID: f.last.ID + 1, Tag: cursor.Tag(f.last.ID)}

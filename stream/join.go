@@ -55,6 +55,10 @@ func (h *Hub) join(s *subscriber, resume clientCursor, by reader) {
 			s.abandonJoin()
 		}
 	}()
+	if !resume.given {
+		j.beginWhenWhole()
+		return
+	}
 	c, reason := j.check(resume)
 	begin := &c
 	if reason != "" {
@@ -98,6 +102,21 @@ type joining struct {
 	// comments ticks once each heartbeat interval. While the stream waits, a comment is written at each tick, so that
 	// no proxy closes the stream as idle. comments is nil until the first wait.
 	comments *time.Ticker
+}
+
+// beginWhenWhole waits until the Hub's cursor is whole, and makes the stream live. The client sent no cursor, so it has
+// missed nothing. Its stream must be live before rowcast.hello is written: the client must receive everything after this
+// event, NOTIFY messages included.
+func (j *joining) beginWhenWhole() {
+	st := j.lockWhole()
+	if st == nil {
+		return
+	}
+	now := st.cursor
+	st.goLive(j.s, nil, nil)
+	j.live = true
+	j.state.Unlock()
+	j.s.flush(append(j.opening, j.hello(&now, j.s)...), nil)
 }
 
 // present returns the Hub's cursor, and the transaction number below which retention has deleted rows. The cursor is

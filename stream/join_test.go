@@ -216,6 +216,49 @@ func TestEventsWhileTheHeadIsWritten(t *testing.T) {
 	c.wantData(`"first"`, `"with NOTIFY"`)
 }
 
+// A client without a cursor receives each NOTIFY message that is sent after its rowcast.hello, also if the hub publishes
+// many events while the stream begins. The stream is written through net/http, so it begins in join.
+func TestJoiningWithoutACursorMissesNoMessage(t *testing.T) {
+	t.Parallel()
+	f := newFeed(t, func(s *site) { s.hub.Backlog = 64 << 20 })
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		r.ProtoMajor = 2
+		f.hub.Serve(w, r, stream.Grant{User: "alice"})
+	}))
+	t.Cleanup(server.Close)
+	const clients, rounds, rows = 150, 5, 1100 // more rows than are sent while the hub is locked
+	for range clients {
+		var publishing sync.WaitGroup
+		publishing.Go(func() {
+			for round := range rounds {
+				f.publishMany(rows, "alice", fmt.Sprint(round))
+				f.hub.Send(feed.Message{Recipient: "alice", Event: "sent", Data: []byte(fmt.Sprint(round))})
+			}
+		})
+		c := listen(t, &site{url: server.URL}, "alice")
+		c.hello()
+		dbtest.Wait(t, publishing.Wait, "the end of the publishing")
+		f.publish("alice", "end", "")
+		last := "" // the round of the last row
+		for e := c.event(); e.Name != "end"; e = c.event() {
+			switch {
+			case e.Name == "sent" && last != "" && e.Data != last:
+				t.Fatalf("after the rows of round %s, the client received the message of round %s", last, e.Data)
+			case e.Name == "sent":
+				last = ""
+			case e.Name == "message" && last != "" && e.Data != last:
+				t.Fatalf("the client received the rows of round %s, and no message after them", last)
+			case e.Name == "message":
+				last = e.Data
+			}
+		}
+		if last != "" {
+			t.Fatalf("the client received the rows of round %s, and no message after them", last)
+		}
+		c.close()
+	}
+}
+
 // Disconnect can end a stream while its head is written. The client receives rowcast.hello and then rowcast.bye.
 func TestDisconnectedWhileTheHeadIsWritten(t *testing.T) {
 	t.Parallel()
