@@ -15,6 +15,7 @@ import (
 
 	"github.com/alecthomas/kong"
 
+	"rowcast/cmd/internal/flags"
 	"rowcast/cmd/internal/server"
 	"rowcast/listener/failures"
 	"rowcast/stream/auth"
@@ -24,23 +25,23 @@ import (
 // minute after POST /disconnect, a hub remembers the recipient. It opens no stream for this recipient with the answer
 // to a request that it sent to the app before the disconnect.
 type authFlags struct {
-	JWTSecret      []string       `group:"auth" name:"jwt-secret" sep:"none" placeholder:"SECRET" help:"Accept tokens signed with this secret of at least 32 bytes (HS256). Repeat the flag for more secrets; the variable has only one. Other users of the machine can see a command line: prefer the variable or --jwt-secret-file."`
-	JWTSecretFile  []string       `group:"auth" name:"jwt-secret-file" placeholder:"FILE" help:"Accept tokens signed with the secret in this file."`
-	JWTKey         []string       `group:"auth" name:"jwt-key" placeholder:"FILE" help:"Accept tokens whose signature matches a public key in this PEM file (RSA, ECDSA or Ed25519)."`
-	JWKSURL        []webURL       `group:"auth" name:"jwks-url" sep:"none" placeholder:"URL" help:"Accept tokens whose signature matches a key of the JSON Web Key Set at this URL."`
-	JWTIssuer      string         `group:"auth" name:"jwt-issuer" placeholder:"ISS" help:"Accept only tokens with this issuer (claim iss)."`
-	JWTAudience    []string       `group:"auth" name:"jwt-audience" placeholder:"AUD" help:"Accept only tokens with this audience (claim aud), or with one of these if several are given."`
-	JWTCookie      string         `group:"auth" name:"jwt-cookie" placeholder:"NAME" help:"Read the token from this cookie if the request has none in its Authorization header."`
-	JWTLeeway      time.Duration  `group:"auth" name:"jwt-leeway" default:"5s" min:"0s" max:"1m" placeholder:"DURATION" help:"Allow for clocks that differ by this much when the times in a token are checked (default ${default})."`
-	JWTWithoutExp  bool           `group:"auth" name:"jwt-without-exp" help:"Accept tokens without an expiry time (claim exp), too. Their streams never expire."`
-	JWTGroupsClaim claimName      `group:"auth" name:"jwt-groups-claim" default:"groups" placeholder:"NAME" help:"Read the names of the user's groups from this claim, an array of strings (default ${default})."`
-	JWTTopicsClaim claimName      `group:"auth" name:"jwt-topics-claim" default:"topics" placeholder:"NAME" help:"Read the topics that the user may ask for from this claim, an array of strings that may end with * (default ${default})."`
-	GroupMark      auth.GroupMark `group:"auth" default:":" placeholder:"TEXT" help:"Require this text in the name of every group and refuse it in the id of a user (default ${default})."`
-	AuthURL        *webURL        `group:"auth" name:"auth-url" placeholder:"URL" help:"Ask the app at this URL which user sent a request. The hub sends it the request's Cookie and Authorization headers, the client's address, the host that the client called, the topics that it asks for, and Rowcast-Check: open or renew. The app answers 200 with {\"recipient\": \"alice\", \"groups\": [\"team:7\"], \"expires_in\": 300}, 401 or 403."`
-	AuthTimeout    time.Duration  `group:"auth" name:"auth-timeout" default:"5s" min:"1ms" max:"30s" placeholder:"DURATION" help:"Wait this long for the app's answer (default ${default})."`
-	AuthGrace      time.Duration  `group:"auth" name:"auth-grace" default:"1m" min:"0s" max:"30d" placeholder:"DURATION" help:"Keep streams open for this long after they expire while the app gives no valid answer (default ${default})."`
-	Public         bool           `group:"auth" name:"public" help:"Give clients without a credential a stream of the rows for everyone and of topics that begin with public:. All clients may ask for these topics."`
-	InsecureUID    insecureUID    `group:"auth" name:"insecure-uid" help:"For testing only: trust the query parameter uid, so that every client can read the events of every user. The hub must listen on a loopback address; --insecure-uid=anywhere lifts this limit."`
+	JWTSecret      []string        `group:"auth" name:"jwt-secret" sep:"none" placeholder:"SECRET" help:"Accept tokens signed with this secret of at least 32 bytes (HS256). Repeat the flag for more secrets; the variable has only one. Other users of the machine can see a command line: prefer the variable or --jwt-secret-file."`
+	JWTSecretFile  []string        `group:"auth" name:"jwt-secret-file" placeholder:"FILE" help:"Accept tokens signed with the secret in this file."`
+	JWTKey         []string        `group:"auth" name:"jwt-key" placeholder:"FILE" help:"Accept tokens whose signature matches a public key in this PEM file (RSA, ECDSA or Ed25519)."`
+	JWKSURL        []flags.URL     `group:"auth" name:"jwks-url" sep:"none" placeholder:"URL" help:"Accept tokens whose signature matches a key of the JSON Web Key Set at this URL."`
+	JWTIssuer      string          `group:"auth" name:"jwt-issuer" placeholder:"ISS" help:"Accept only tokens with this issuer (claim iss)."`
+	JWTAudience    []string        `group:"auth" name:"jwt-audience" placeholder:"AUD" help:"Accept only tokens with this audience (claim aud), or with one of these if several are given."`
+	JWTCookie      string          `group:"auth" name:"jwt-cookie" placeholder:"NAME" help:"Read the token from this cookie if the request has none in its Authorization header."`
+	JWTLeeway      time.Duration   `group:"auth" name:"jwt-leeway" default:"5s" min:"0s" max:"1m" placeholder:"DURATION" help:"Allow for clocks that differ by this much when the times in a token are checked (default ${default})."`
+	JWTWithoutExp  bool            `group:"auth" name:"jwt-without-exp" help:"Accept tokens without an expiry time (claim exp), too. Their streams never expire."`
+	JWTGroupsClaim flags.ClaimName `group:"auth" name:"jwt-groups-claim" default:"groups" placeholder:"NAME" help:"Read the names of the user's groups from this claim, an array of strings (default ${default})."`
+	JWTTopicsClaim flags.ClaimName `group:"auth" name:"jwt-topics-claim" default:"topics" placeholder:"NAME" help:"Read the topics that the user may ask for from this claim, an array of strings that may end with * (default ${default})."`
+	GroupMark      auth.GroupMark  `group:"auth" default:":" placeholder:"TEXT" help:"Require this text in the name of every group and refuse it in the id of a user (default ${default})."`
+	AuthURL        *flags.URL      `group:"auth" name:"auth-url" placeholder:"URL" help:"Ask the app at this URL which user sent a request. The hub sends it the request's Cookie and Authorization headers, the client's address, the host that the client called, the topics that it asks for, and Rowcast-Check: open or renew. The app answers 200 with {\"recipient\": \"alice\", \"groups\": [\"team:7\"], \"expires_in\": 300}, 401 or 403."`
+	AuthTimeout    time.Duration   `group:"auth" name:"auth-timeout" default:"5s" min:"1ms" max:"30s" placeholder:"DURATION" help:"Wait this long for the app's answer (default ${default})."`
+	AuthGrace      time.Duration   `group:"auth" name:"auth-grace" default:"1m" min:"0s" max:"30d" placeholder:"DURATION" help:"Keep streams open for this long after they expire while the app gives no valid answer (default ${default})."`
+	Public         bool            `group:"auth" name:"public" help:"Give clients without a credential a stream of the rows for everyone and of topics that begin with public:. All clients may ask for these topics."`
+	InsecureUID    insecureUID     `group:"auth" name:"insecure-uid" help:"For testing only: trust the query parameter uid, so that every client can read the events of every user. The hub must listen on a loopback address; --insecure-uid=anywhere lifts this limit."`
 }
 
 // Values of insecureUID.
@@ -71,18 +72,6 @@ func (i *insecureUID) Decode(ctx *kong.DecodeContext) error {
 		*i = insecureOff
 	default:
 		return fmt.Errorf(`%q is not a value of this flag: give it without a value, or with "anywhere"`, value)
-	}
-	return nil
-}
-
-// A claimName is the name of a claim that contains groups or topics.
-type claimName string
-
-// UnmarshalText refuses the empty name and the names of registered claims (RFC 7519, section 4.1).
-func (c *claimName) UnmarshalText(text []byte) error {
-	*c = claimName(text)
-	if slices.Contains([]claimName{"", "iss", "sub", "aud", "exp", "nbf", "iat", "jti"}, *c) {
-		return fmt.Errorf("%q is not a claim that can contain groups or topics", text)
 	}
 	return nil
 }
@@ -148,7 +137,7 @@ func refuseUnused(ctx *kong.Context, method string) error {
 			continue
 		}
 		if users := methodsOf(path.Flag.Name); len(users) > 0 && !slices.Contains(users, method) {
-			return fmt.Errorf("%s has no effect with %s: it belongs to %s", sourceOf(path), method, strings.Join(users, " or "))
+			return fmt.Errorf("%s has no effect with %s: it belongs to %s", flags.Source(path), method, strings.Join(users, " or "))
 		}
 	}
 	return nil
@@ -158,20 +147,10 @@ func refuseUnused(ctx *kong.Context, method string) error {
 func givenMethods(ctx *kong.Context) (names []string) {
 	for _, path := range ctx.Path {
 		if path.Flag != nil && slices.Contains([]string{"jwt-secret", "jwt-secret-file", "jwt-key", "jwks-url", "auth-url", "insecure-uid"}, path.Flag.Name) {
-			names = append(names, sourceOf(path))
+			names = append(names, flags.Source(path))
 		}
 	}
 	return names
-}
-
-// sourceOf returns the name of a flag. If its value comes from an environment variable, it also returns the name of the
-// variable.
-func sourceOf(path *kong.Path) string {
-	name := "--" + path.Flag.Name
-	if path.Resolved {
-		name += " (from $ROWCAST_" + strings.ToUpper(strings.ReplaceAll(path.Flag.Name, "-", "_")) + ")"
-	}
-	return name
 }
 
 // check refuses to serve without authentication. If the address is not a loopback address, check also refuses

@@ -37,7 +37,6 @@ import (
 	"log"
 	"os"
 	"os/signal"
-	"regexp"
 	"runtime"
 	"runtime/debug"
 	"strconv"
@@ -46,6 +45,7 @@ import (
 
 	"github.com/alecthomas/kong"
 
+	"rowcast/cmd/internal/flags"
 	"rowcast/cmd/internal/server"
 	"rowcast/cmd/internal/terminal"
 	"rowcast/sql/connstring"
@@ -79,7 +79,19 @@ type commandLine struct {
 	Version kong.VersionFlag `help:"Print the version."`
 }
 
+// Validate refuses flags with an empty value.
+func (*commandLine) Validate(ctx *kong.Context) error { return flags.RefuseEmpty(ctx) }
+
 const description = "rowcast sends each row that is inserted into the table rowcast.notifications to the browsers of its recipient, as a server-sent event."
+
+// flagGroups are the groups of flags in the help, with their headings.
+var flagGroups = []kong.Group{
+	{Key: "database", Title: "Database:"},
+	{Key: "http", Title: "HTTP:"},
+	{Key: "auth", Title: "Authentication (give one of: tokens, --auth-url, --insecure-uid; --public may be given in addition, or alone):"},
+	{Key: "streams", Title: "Streams:"},
+	{Key: "log", Title: "Log:"},
+}
 
 // A console has the standard output and the standard error of a command.
 type console struct {
@@ -145,53 +157,16 @@ func parse(args []string, getenv func(string) string, stdout, stderr io.Writer) 
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, FlagsLast: true, WrapUpperBound: 110}),
 		kong.Vars{"version": version(), "replays": strconv.Itoa(server.DefaultReplays())},
 		kong.ExplicitGroups(flagGroups),
-		ranges(),
-		environment(getenv),
+		flags.Options(getenv),
 	)
 	if err != nil {
 		return nil, err
 	}
-	parsed, err := parser.Parse(joinNegative(args))
+	parsed, err := parser.Parse(flags.JoinNegative(args))
 	if done {
 		return nil, nil
 	}
-	return parsed, withCommands(parser, withValue(err))
-}
-
-// noValue matches kong's error for a flag that needs a value, but is the last argument or is followed by another flag.
-var noValue = regexp.MustCompile(`^(--[a-z-]+)(?:=\S+)?: (?:expected .* value but got |missing value, expecting )`)
-
-// withValue replaces kong's error for a flag without a value by an error that shows how to write the flag.
-func withValue(err error) error {
-	failed, ok := errors.AsType[*kong.ParseError](err)
-	if !ok {
-		return err
-	}
-	found := noValue.FindStringSubmatch(err.Error())
-	if found == nil {
-		return err
-	}
-	name, example := found[1], "VALUE"
-	for _, flag := range failed.Context.Flags() {
-		if "--"+flag.Name == name {
-			example = strings.TrimSuffix(flag.FormatPlaceHolder(), ",...")
-		}
-	}
-	return fmt.Errorf("%s needs a value, as in %s %s", name, name, example)
-}
-
-// withCommands adds the names of the commands to the error of a command line in which kong has found no command, unless
-// kong has suggested a similar name.
-func withCommands(parser *kong.Kong, err error) error {
-	failed, ok := errors.AsType[*kong.ParseError](err)
-	if !ok || failed.Context.Selected() != nil || strings.Contains(err.Error(), "did you mean") {
-		return err
-	}
-	var names []string
-	for _, command := range parser.Model.Children {
-		names = append(names, command.Name)
-	}
-	return fmt.Errorf("%w; the commands are %s, and rowcast --help explains them", err, strings.Join(names, ", "))
+	return parsed, flags.Explain(parser, err)
 }
 
 func version() string {

@@ -18,6 +18,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"rowcast/cmd/internal/database"
+	"rowcast/cmd/internal/flags"
 	"rowcast/cmd/internal/server"
 	"rowcast/cmd/internal/terminal"
 	"rowcast/sql"
@@ -30,16 +31,16 @@ type serveCmd struct {
 	Retain           time.Duration `group:"database" default:"7d" min:"0s" max:"36500d" placeholder:"DURATION" help:"Delete rows this long after their created_at (default ${default}). 0 keeps all rows."`
 	Replays          int           `group:"database" default:"${replays}" min:"1" max:"1000" placeholder:"N" help:"Use up to N connections at a time to read the rows that reconnecting clients missed (default ${default})."`
 
-	Listen                   string           `group:"http" default:"127.0.0.1:8080" placeholder:"HOST:PORT" help:"Listen at this address (default ${default}). With port 0 the hub uses a free port and logs it."`
-	AdminListen              string           `group:"http" placeholder:"HOST:PORT" help:"Serve /healthz, /readyz and /metrics at this address instead of --listen, and POST /disconnect, which ends the streams of a recipient, such as a user or a group."`
-	CORSOrigin               []origin         `group:"http" name:"cors-origin" placeholder:"ORIGIN" help:"Allow pages of this origin, such as https://app.example.com, to open streams with the user's cookies. Repeat the flag for more origins."`
-	CORSHeader               []headerName     `group:"http" name:"cors-header" placeholder:"NAME" help:"Allow pages of the origins in --cors-origin to send this request header, such as traceparent. Authorization, Cache-Control and Last-Event-ID are always allowed. Repeat the flag for more headers."`
-	EventsPath               urlPath          `group:"http" default:"/events" placeholder:"PATH" help:"Serve the stream at this path (default ${default}). Some ad blockers block /events."`
-	UnavailableStatus        retryStatus      `group:"http" default:"200" placeholder:"STATUS" help:"Tell clients to retry later with this HTTP status: 200, 500, 502, 503 or 504 (default ${default}). After a status other than 200, a proxy can try another hub. Set it only behind a proxy that replaces this answer if no hub is left, because an EventSource would never reconnect."`
-	TrustedProxy             []server.Network `group:"http" name:"trusted-proxy" placeholder:"CIDR" help:"Trust the X-Forwarded-For header of proxies in this network, such as 10.0.0.0/8. Repeat the flag for more networks."`
-	MaxConnections           int              `group:"http" min:"0" max:"10000000" placeholder:"N" help:"Allow up to N streams at a time, and tell further clients to retry later (0, the default: as many as the limit of open files allows)."`
-	MaxConnectionsPerUser    int              `group:"http" min:"0" max:"10000000" placeholder:"N" help:"Allow each user up to N streams at a time (0, the default: no limit)."`
-	MaxConnectionsPerAddress int              `group:"http" min:"0" max:"10000000" placeholder:"N" help:"Allow each IPv4 address and each IPv6 network of 64 bits up to N streams at a time (0, the default: no limit). Behind a proxy this needs --trusted-proxy."`
+	Listen                   string             `group:"http" default:"127.0.0.1:8080" placeholder:"HOST:PORT" help:"Listen at this address (default ${default}). With port 0 the hub uses a free port and logs it."`
+	AdminListen              string             `group:"http" placeholder:"HOST:PORT" help:"Serve /healthz, /readyz and /metrics at this address instead of --listen, and POST /disconnect, which ends the streams of a recipient, such as a user or a group."`
+	CORSOrigin               []flags.Origin     `group:"http" name:"cors-origin" placeholder:"ORIGIN" help:"Allow pages of this origin, such as https://app.example.com, to open streams with the user's cookies. Repeat the flag for more origins."`
+	CORSHeader               []flags.HeaderName `group:"http" name:"cors-header" placeholder:"NAME" help:"Allow pages of the origins in --cors-origin to send this request header, such as traceparent. Authorization, Cache-Control and Last-Event-ID are always allowed. Repeat the flag for more headers."`
+	EventsPath               flags.Path         `group:"http" default:"/events" placeholder:"PATH" help:"Serve the stream at this path (default ${default}). Some ad blockers block /events."`
+	UnavailableStatus        flags.RetryStatus  `group:"http" default:"200" placeholder:"STATUS" help:"Tell clients to retry later with this HTTP status: 200, 500, 502, 503 or 504 (default ${default}). After a status other than 200, a proxy can try another hub. Set it only behind a proxy that replaces this answer if no hub is left, because an EventSource would never reconnect."`
+	TrustedProxy             []server.Network   `group:"http" name:"trusted-proxy" placeholder:"CIDR" help:"Trust the X-Forwarded-For header of proxies in this network, such as 10.0.0.0/8. Repeat the flag for more networks."`
+	MaxConnections           int                `group:"http" min:"0" max:"10000000" placeholder:"N" help:"Allow up to N streams at a time, and tell further clients to retry later (0, the default: as many as the limit of open files allows)."`
+	MaxConnectionsPerUser    int                `group:"http" min:"0" max:"10000000" placeholder:"N" help:"Allow each user up to N streams at a time (0, the default: no limit)."`
+	MaxConnectionsPerAddress int                `group:"http" min:"0" max:"10000000" placeholder:"N" help:"Allow each IPv4 address and each IPv6 network of 64 bits up to N streams at a time (0, the default: no limit). Behind a proxy this needs --trusted-proxy."`
 
 	Inbox bool `group:"http" help:"Serve the inbox at /inbox: the newest notifications of a user with what the user has seen, read and archived. Install it first with rowcast migrate --inbox."`
 
@@ -48,10 +49,10 @@ type serveCmd struct {
 	Heartbeat time.Duration `group:"streams" default:"15s" min:"1ms" max:"1d" placeholder:"DURATION" help:"Send heartbeats to an idle stream at this interval (default ${default})."`
 	Retry     time.Duration `group:"streams" default:"3s" min:"1ms" max:"1d" placeholder:"DURATION" help:"Tell clients to wait this long on average before they reconnect after the end of a stream (default ${default})."`
 	Drain     time.Duration `group:"streams" default:"3s" min:"1ms" max:"6s" placeholder:"DURATION" help:"When the hub stops, end its streams one after another within this time (default ${default}, at most 6s)."`
-	MaxEvent  byteSize      `group:"streams" default:"16MiB" min:"1B" max:"1GiB" placeholder:"SIZE" help:"Send only the id and the size of rows with more data than this (default ${default})."`
-	Backlog   byteSize      `group:"streams" default:"1MiB" min:"1B" max:"1TiB" placeholder:"SIZE" help:"Disconnect a slow client when more than this is queued for it, not counting the first event. The client can resume later (default ${default})."`
-	Pending   byteSize      `group:"streams" min:"32MiB" max:"1TiB" placeholder:"SIZE" help:"When more than this is queued for all clients together, disconnect the clients with the longest queues. They can resume later (default: 256MiB, or a quarter of the memory limit if that is less)."`
-	Memory    byteSize      `group:"streams" default:"64MiB" min:"1B" max:"1TiB" placeholder:"SIZE" help:"Keep this much of the newest events in memory. Clients that have missed only these events usually resume without a query (default ${default})."`
+	MaxEvent  flags.Size    `group:"streams" default:"16MiB" min:"1B" max:"1GiB" placeholder:"SIZE" help:"Send only the id and the size of rows with more data than this (default ${default})."`
+	Backlog   flags.Size    `group:"streams" default:"1MiB" min:"1B" max:"1TiB" placeholder:"SIZE" help:"Disconnect a slow client when more than this is queued for it, not counting the first event. The client can resume later (default ${default})."`
+	Pending   flags.Size    `group:"streams" min:"32MiB" max:"1TiB" placeholder:"SIZE" help:"When more than this is queued for all clients together, disconnect the clients with the longest queues. They can resume later (default: 256MiB, or a quarter of the memory limit if that is less)."`
+	Memory    flags.Size    `group:"streams" default:"64MiB" min:"1B" max:"1TiB" placeholder:"SIZE" help:"Keep this much of the newest events in memory. Clients that have missed only these events usually resume without a query (default ${default})."`
 
 	LogFormat string `enum:"text,json" default:"text" group:"log" placeholder:"FORMAT" help:"Log to standard error in this format: text or json (default ${default})."`
 }
@@ -126,7 +127,7 @@ func (c *serveCmd) newServer(ctx context.Context, logger *slog.Logger) (*server.
 		return nil, err
 	}
 	if limit := server.LimitMemory(logger); c.Pending == 0 {
-		c.Pending = byteSize(server.DefaultPending(limit))
+		c.Pending = flags.Size(server.DefaultPending(limit))
 	}
 	s := server.New(config, logger)
 	s.Listener.Configure, s.Explain = c.Config, c.Explain

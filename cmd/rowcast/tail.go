@@ -7,19 +7,20 @@ import (
 	"net/http"
 	"net/url"
 
+	"rowcast/cmd/internal/flags"
 	"rowcast/cmd/internal/tail"
 	"rowcast/cmd/internal/terminal"
 )
 
 type tailCmd struct {
-	URL         *webURL  `name:"url" default:"http://127.0.0.1:8080/events" placeholder:"URL" help:"The URL of the hub's stream (default ${default})."`
-	UID         string   `name:"uid" xor:"who" placeholder:"USER" help:"Print the events of this user, if the hub runs with --insecure-uid."`
-	Token       string   `xor:"who" placeholder:"JWT" help:"Print the events of the user to whom this token was issued, if the hub accepts tokens."`
-	Topic       []string `sep:"none" placeholder:"TOPIC" help:"Ask for this topic, such as ticket:42, and print its events, too. Repeat the flag for more topics."`
-	LastEventID string   `name:"last-event-id" placeholder:"ID" help:"Resume after the event with this id, which --json printed (default: print new events only)."`
-	Count       int      `min:"0" max:"1000000000" placeholder:"N" help:"Stop after N rows and messages (default: never). Events such as heartbeats are not counted."`
-	JSON        bool     `name:"json" help:"Print each event as a JSON object with time, id, event, created_at and data. A message has no id and no created_at."`
-	Verbose     bool     `short:"v" help:"Print the hub's own events, too, such as heartbeats."`
+	URL         *flags.URL `name:"url" default:"http://127.0.0.1:8080/events" placeholder:"URL" help:"The URL of the hub's stream (default ${default})."`
+	UID         string     `name:"uid" xor:"who" placeholder:"USER" help:"Print the events of this user, if the hub runs with --insecure-uid."`
+	Token       string     `xor:"who" placeholder:"JWT" help:"Print the events of the user to whom this token was issued, if the hub accepts tokens."`
+	Topic       []string   `sep:"none" placeholder:"TOPIC" help:"Ask for this topic, such as ticket:42, and print its events, too. Repeat the flag for more topics."`
+	LastEventID string     `name:"last-event-id" placeholder:"ID" help:"Resume after the event with this id, which --json printed (default: print new events only)."`
+	Count       int        `min:"0" max:"1000000000" placeholder:"N" help:"Stop after N rows and messages (default: never). Events such as heartbeats are not counted."`
+	JSON        bool       `name:"json" help:"Print each event as a JSON object with time, id, event, created_at and data. A message has no id and no created_at."`
+	Verbose     bool       `short:"v" help:"Print the hub's own events, too, such as heartbeats."`
 }
 
 // Help is shown by rowcast tail --help.

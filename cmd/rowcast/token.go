@@ -12,22 +12,23 @@ import (
 
 	"github.com/golang-jwt/jwt/v5"
 
+	"rowcast/cmd/internal/flags"
 	"rowcast/stream/auth"
 )
 
 type tokenCmd struct {
-	Sub            string         `required:"" placeholder:"USER" help:"The id of the user (claim sub)."`
-	Group          []string       `sep:"none" placeholder:"GROUP" help:"The name of a group of the user, such as team:7. Repeat the flag for more groups."`
-	Topic          []string       `sep:"none" placeholder:"TOPIC" help:"A topic that the user may ask for, such as ticket:42. Topics that end with *, such as ticket:*, allow all topics with this beginning. Repeat the flag for more topics."`
-	Expires        time.Duration  `default:"1h" min:"1s" max:"3650d" placeholder:"DURATION" help:"How long the token is valid (default ${default})."`
-	JWTSecret      []string       `name:"jwt-secret" sep:"none" placeholder:"SECRET" help:"Sign with this secret of at least 32 bytes (HS256), or with the first of several. Other users of the machine can see a command line: prefer the variable or --jwt-secret-file."`
-	JWTSecretFile  []string       `name:"jwt-secret-file" placeholder:"FILE" help:"Sign with the secret in this file."`
-	Key            string         `name:"jwt-private-key" placeholder:"FILE" help:"Sign with the private key in this PEM file, even if a secret is given, too."`
-	JWTIssuer      string         `name:"jwt-issuer" placeholder:"ISS" help:"The issuer of the token (claim iss), if the hub requires one."`
-	JWTAudience    []string       `name:"jwt-audience" placeholder:"AUD" help:"The audience of the token (claim aud), if the hub requires one."`
-	JWTGroupsClaim claimName      `name:"jwt-groups-claim" default:"groups" placeholder:"NAME" help:"The claim in which the hub expects the names of the groups (default ${default})."`
-	JWTTopicsClaim claimName      `name:"jwt-topics-claim" default:"topics" placeholder:"NAME" help:"The claim in which the hub expects the topics (default ${default})."`
-	GroupMark      auth.GroupMark `default:":" placeholder:"TEXT" help:"The text that the hub requires in the name of every group and refuses in the id of a user (default ${default})."`
+	Sub            string          `required:"" placeholder:"USER" help:"The id of the user (claim sub)."`
+	Group          []string        `sep:"none" placeholder:"GROUP" help:"The name of a group of the user, such as team:7. Repeat the flag for more groups."`
+	Topic          []string        `sep:"none" placeholder:"TOPIC" help:"A topic that the user may ask for, such as ticket:42. Topics that end with *, such as ticket:*, allow all topics with this beginning. Repeat the flag for more topics."`
+	Expires        time.Duration   `default:"1h" min:"1s" max:"3650d" placeholder:"DURATION" help:"How long the token is valid (default ${default})."`
+	JWTSecret      []string        `name:"jwt-secret" sep:"none" placeholder:"SECRET" help:"Sign with this secret of at least 32 bytes (HS256), or with the first of several. Other users of the machine can see a command line: prefer the variable or --jwt-secret-file."`
+	JWTSecretFile  []string        `name:"jwt-secret-file" placeholder:"FILE" help:"Sign with the secret in this file."`
+	Key            string          `name:"jwt-private-key" placeholder:"FILE" help:"Sign with the private key in this PEM file, even if a secret is given, too."`
+	JWTIssuer      string          `name:"jwt-issuer" placeholder:"ISS" help:"The issuer of the token (claim iss), if the hub requires one."`
+	JWTAudience    []string        `name:"jwt-audience" placeholder:"AUD" help:"The audience of the token (claim aud), if the hub requires one."`
+	JWTGroupsClaim flags.ClaimName `name:"jwt-groups-claim" default:"groups" placeholder:"NAME" help:"The claim in which the hub expects the names of the groups (default ${default})."`
+	JWTTopicsClaim flags.ClaimName `name:"jwt-topics-claim" default:"topics" placeholder:"NAME" help:"The claim in which the hub expects the topics (default ${default})."`
+	GroupMark      auth.GroupMark  `default:":" placeholder:"TEXT" help:"The text that the hub requires in the name of every group and refuses in the id of a user (default ${default})."`
 }
 
 // Help is shown by rowcast token --help.

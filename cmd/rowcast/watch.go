@@ -11,6 +11,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"rowcast/cmd/internal/database"
+	"rowcast/cmd/internal/flags"
 	"rowcast/cmd/internal/terminal"
 	"rowcast/sql"
 )
@@ -50,7 +51,7 @@ func (c *watchCmd) Validate(ctx *kong.Context) error {
 		if path.Flag == nil || path.Flag.IsBool() && path.Flag.Target.IsZero() || slices.Contains([]string{"list", "database-url"}, path.Flag.Name) {
 			continue
 		}
-		return fmt.Errorf("%s has no effect with --list, which prints all watched tables: leave it out", sourceOf(path))
+		return fmt.Errorf("%s has no effect with --list, which prints all watched tables: leave it out", flags.Source(path))
 	}
 	return nil
 }

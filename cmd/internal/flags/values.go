@@ -1,4 +1,4 @@
-package main
+package flags
 
 import (
 	"errors"
@@ -16,22 +16,15 @@ import (
 	"github.com/alecthomas/kong"
 )
 
-// ranges decodes each flag of the type int, time.Duration or byteSize. It refuses values outside the range in the
+// ranges decodes each flag of the type int, time.Duration or Size. It refuses values outside the range in the
 // flag's tags, such as min:"1ms" max:"24h". A flag without these tags is an error, so that no value can overflow in the
 // rest of the program.
 func ranges() kong.Option {
-	return kong.OptionFunc(func(k *kong.Kong) error {
-		for _, option := range []kong.Option{
-			kong.TypeMapper(reflect.TypeFor[time.Duration](), inRange(parseDuration)),
-			kong.TypeMapper(reflect.TypeFor[byteSize](), inRange(parseSize)),
-			kong.TypeMapper(reflect.TypeFor[int](), inRange(parseInt)),
-		} {
-			if err := option.Apply(k); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
+	return options(
+		kong.TypeMapper(reflect.TypeFor[time.Duration](), inRange(parseDuration)),
+		kong.TypeMapper(reflect.TypeFor[Size](), inRange(parseSize)),
+		kong.TypeMapper(reflect.TypeFor[int](), inRange(parseInt)),
+	)
 }
 
 // inRange returns a mapper that decodes a value with parse and checks it against the tags min and max.
@@ -125,8 +118,8 @@ func clamp(n float64) int64 {
 	return int64(n)
 }
 
-// A byteSize is a number of bytes. On the command line it has a unit, as in 64KiB, 16MiB or 1GiB.
-type byteSize int
+// A Size is a number of bytes. On the command line it has a unit, as in 64KiB, 16MiB or 1GiB.
+type Size int
 
 // sizeUnits are the units of a size, in the order in which parseSize tries them. B is last, because most units end in
 // B.
@@ -172,12 +165,12 @@ func parseSize(text string) (int64, error) {
 	return 0, fmt.Errorf("%q is not a size such as 64KiB, 16MiB or 1GiB", text)
 }
 
-// A webURL is a URL with the scheme http or https. No error contains the URL, because it may contain a password or an
+// A URL is a URL with the scheme http or https. No error contains the URL, because it may contain a password or an
 // API key.
-type webURL url.URL
+type URL url.URL
 
 // UnmarshalText parses a URL.
-func (u *webURL) UnmarshalText(text []byte) error {
+func (u *URL) UnmarshalText(text []byte) error {
 	parsed, err := url.Parse(string(text))
 	switch {
 	case !strings.Contains(string(text), "://") || err == nil && parsed.Scheme != "http" && parsed.Scheme != "https":
@@ -187,16 +180,16 @@ func (u *webURL) UnmarshalText(text []byte) error {
 	case strings.Contains(string(text), "#"):
 		return errors.New("remove the fragment (# and what follows it), which is never sent; if # is part of a name, write %23")
 	}
-	*u = webURL(*parsed)
+	*u = URL(*parsed)
 	return nil
 }
 
-// An origin is the origin of a page, spelled as browsers send it.
-type origin string
+// An Origin is the origin of a page, spelled as browsers send it.
+type Origin string
 
 // UnmarshalText accepts origins with the scheme http or https, spelled as browsers send them. It refuses "null", which
 // any sandboxed page can send.
-func (o *origin) UnmarshalText(text []byte) error {
+func (o *Origin) UnmarshalText(text []byte) error {
 	name := string(text)
 	u, err := url.Parse(name)
 	switch {
@@ -211,7 +204,7 @@ func (o *origin) UnmarshalText(text []byte) error {
 	case name != asSent(u):
 		return fmt.Errorf("browsers send this origin as %q; write it as they do", asSent(u))
 	}
-	*o = origin(name)
+	*o = Origin(name)
 	return nil
 }
 
@@ -230,13 +223,13 @@ func asSent(u *url.URL) string {
 	return u.Scheme + "://" + host
 }
 
-// A headerName is the name of a request header.
-type headerName string
+// A HeaderName is the name of a request header.
+type HeaderName string
 
 // UnmarshalText refuses "*", which stands for all headers only in requests without the user's cookies. It also refuses
 // names with unusual characters, which the CORS middleware cannot read.
-func (h *headerName) UnmarshalText(text []byte) error {
-	*h = headerName(text)
+func (h *HeaderName) UnmarshalText(text []byte) error {
+	*h = HeaderName(text)
 	switch {
 	case *h == "*":
 		return errors.New(`"*" is refused: name each header that the pages send`)
@@ -248,11 +241,11 @@ func (h *headerName) UnmarshalText(text []byte) error {
 
 var plainHeader = regexp.MustCompile(`^[A-Za-z0-9_.-]+$`)
 
-// A urlPath is a path that has only one spelling in the URL of a request.
-type urlPath string
+// A Path is a path that has only one spelling in the URL of a request.
+type Path string
 
 // UnmarshalText refuses paths that a client or a proxy may spell in another way.
-func (p *urlPath) UnmarshalText(text []byte) error {
+func (p *Path) UnmarshalText(text []byte) error {
 	name := string(text)
 	switch {
 	case !strings.HasPrefix(name, "/"):
@@ -262,21 +255,33 @@ func (p *urlPath) UnmarshalText(text []byte) error {
 	case path.Clean(name) != name:
 		return fmt.Errorf("%q is not in its shortest form: write %s", name, path.Clean(name))
 	}
-	*p = urlPath(name)
+	*p = Path(name)
 	return nil
 }
 
 var plainPath = regexp.MustCompile(`^[A-Za-z0-9._~/-]*$`)
 
-// A retryStatus is the status of an answer that tells a client to retry later.
-type retryStatus int
+// A RetryStatus is the status of an answer that tells a client to retry later.
+type RetryStatus int
 
 // UnmarshalText accepts 200, and the 5xx statuses after which nginx can try another server.
-func (s *retryStatus) UnmarshalText(text []byte) error {
+func (s *RetryStatus) UnmarshalText(text []byte) error {
 	status, err := strconv.Atoi(string(text))
 	if err != nil || !slices.Contains([]int{200, 500, 502, 503, 504}, status) {
 		return fmt.Errorf("%q is not 200, 500, 502, 503 or 504: give 200, or a status after which a proxy such as nginx can try another hub", text)
 	}
-	*s = retryStatus(status)
+	*s = RetryStatus(status)
+	return nil
+}
+
+// A ClaimName is the name of a claim that contains groups or topics.
+type ClaimName string
+
+// UnmarshalText refuses the empty name and the names of registered claims (RFC 7519, section 4.1).
+func (c *ClaimName) UnmarshalText(text []byte) error {
+	*c = ClaimName(text)
+	if slices.Contains([]ClaimName{"", "iss", "sub", "aud", "exp", "nbf", "iat", "jti"}, *c) {
+		return fmt.Errorf("%q is not a claim that can contain groups or topics", text)
+	}
 	return nil
 }
