@@ -27,7 +27,7 @@ type tailCmd struct {
 func (tailCmd) Help() string {
 	return "A line has the time of arrival, the id of the row (- for a message, which is not stored), the name of the event and its data. " +
 		"When the connection is lost, the command reconnects, resumes after the last event and reports this on standard error. " +
-		"It stops at SIGINT and SIGTERM, when --count is reached, and when another attempt would fail, too, for example because the hub refuses the stream."
+		"It stops at SIGINT and SIGTERM, when --count is reached, when an event cannot be printed, and when another attempt would fail, too, for example because the hub refuses the stream."
 }
 
 // Validate refuses an id that cannot be sent in a header.

@@ -1,6 +1,7 @@
 package main_test
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -9,9 +10,11 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
+	main "rowcast/cmd/rowcast"
 	"rowcast/sql/dbtest"
 )
 
@@ -217,6 +220,27 @@ func TestTailReconnects(t *testing.T) {
 	} {
 		if !strings.Contains(stderr, want) {
 			t.Errorf("stderr is %s, want %q in it", stderr, want)
+		}
+	}
+}
+
+// A fullDisk is a file on a disk without space.
+type fullDisk struct{}
+
+func (fullDisk) Write([]byte) (int, error) { return 0, syscall.ENOSPC }
+
+// If an event cannot be printed, tail ends with an error and does not reconnect.
+func TestTailCannotPrint(t *testing.T) {
+	t.Parallel()
+	for _, flag := range []string{"--json", "--verbose"} {
+		url := script(t, streamOf("event: rowcast.hello\ndata: {}\n\nid: 1\ndata: 1\n\n"))
+		ctx, stop := context.WithTimeout(t.Context(), waitLimit)
+		defer stop()
+		stderr := newOutput()
+		code := main.Run(ctx, []string{"tail", flag, "--url", url}, func(string) string { return "" }, fullDisk{}, stderr)
+		want := "rowcast: connected to " + url + "\nrowcast: cannot print an event: no space left on device\n"
+		if code != 1 || stderr.String() != want {
+			t.Errorf("%s: got exit code %d, %q, want 1, %q", flag, code, stderr, want)
 		}
 	}
 }

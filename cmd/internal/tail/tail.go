@@ -41,8 +41,8 @@ type Client struct {
 	printed   int    // printed rows and messages
 }
 
-// Run prints events until ctx ends, Count is reached or the hub refuses the stream. In the last case the error is a
-// Refusal.
+// Run prints events until ctx ends, Count is reached, the hub refuses the stream or an event cannot be printed. If the
+// hub refuses the stream, the error is a Refusal.
 func (t *Client) Run(ctx context.Context) error {
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.DialContext = (&net.Dialer{Timeout: 10 * time.Second}).DialContext
@@ -67,14 +67,20 @@ type Refusal struct {
 
 func (r Refusal) Error() string { return r.text }
 
+// A printError is the error of an event that cannot be printed, for example because the disk is full. The connection is
+// not the cause, so the client does not reconnect.
+type printError struct{ error }
+
+func (e printError) Unwrap() error { return e.error }
+
 func (t *Client) run(ctx context.Context) error {
 	for {
 		err := t.follow(ctx)
+		if isFinal(err) {
+			return err
+		}
 		if isDone(ctx, err) {
 			return nil
-		}
-		if _, refused := errors.AsType[Refusal](err); refused {
-			return err
 		}
 		wait := t.pause()
 		t.report("%s; reconnecting in %v", terminal.OneLine(cmp.Or(err, errors.New("the stream has ended"))), wait.Round(100*time.Millisecond))
@@ -89,6 +95,13 @@ func (t *Client) run(ctx context.Context) error {
 // isDone reports whether Run is done: it was interrupted, or it has printed enough events.
 func isDone(ctx context.Context, err error) bool {
 	return ctx.Err() != nil || errors.Is(err, errCount)
+}
+
+// isFinal reports whether Run must end with an error, because another attempt would fail, too.
+func isFinal(err error) bool {
+	_, refused := errors.AsType[Refusal](err)
+	_, unprinted := errors.AsType[printError](err)
+	return refused || unprinted
 }
 
 // pause returns the time until the next attempt. It begins with the time that the hub asked for, or 3 s, but at least
@@ -172,8 +185,11 @@ func (t *Client) receive(event sse.Event, watch *watch) error {
 	if own && !t.Verbose {
 		return nil
 	}
-	if err := t.print(event, stored); err != nil || own {
-		return err
+	if err := t.print(event, stored); err != nil {
+		return printError{fmt.Errorf("cannot print an event: %w", err)}
+	}
+	if own {
+		return nil
 	}
 	t.printed++
 	if t.printed == t.Count {
