@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 
@@ -21,7 +22,7 @@ type ledger struct {
 	mu    sync.Mutex
 	clock int
 	began []int // by transaction: the time before its first statement was sent
-	ended []int // by transaction: the time after its commit succeeded; 0 if it has not
+	ended []int // by transaction: the time after its commit was confirmed; 0 if it was not
 
 	rows []committed
 	at   map[[2]int]int // index in rows, by data
@@ -43,7 +44,7 @@ func (h *ledger) begin() int {
 	return len(h.began) - 1
 }
 
-// end records that a transaction has been committed.
+// end records that the commit of a transaction was confirmed.
 func (h *ledger) end(transaction int) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -76,8 +77,8 @@ func (h *ledger) read(t *testing.T, conn *pgx.Conn) {
 
 // check returns what is wrong with the events that a client received since the first row. The client must receive each
 // committed row for its recipients and for everyone exactly once, and nothing else. The id of each event must begin
-// with the id of its row. The rows of a transaction must come in the order of their ids. If transaction B began after
-// transaction A had been committed, the rows of B must come after the rows of A.
+// with the id of its row. The rows of a transaction must come in the order of their ids. If transaction B began after the
+// commit of transaction A had been confirmed, the rows of B must come after the rows of A.
 func (h *ledger) check(recipients []string, received []sse.Event) (wrong []string) {
 	count := make([]int, len(h.rows))
 	last, youngest := map[int]int64{}, 0
@@ -104,7 +105,7 @@ func (h *ledger) check(recipients []string, received []sse.Event) (wrong []strin
 		if r.id < last[data[0]] {
 			wrong = append(wrong, "received out of order in its transaction: "+e.Data)
 		}
-		if h.ended[data[0]] < youngest {
+		if ended := h.ended[data[0]]; ended > 0 && ended < youngest {
 			wrong = append(wrong, "received after a row of a transaction that began after this one was committed: "+e.Data)
 		}
 		last[data[0]], youngest = r.id, max(youngest, h.began[data[0]])
@@ -115,6 +116,27 @@ func (h *ledger) check(recipients []string, received []sse.Event) (wrong []strin
 		}
 	}
 	return wrong
+}
+
+// check finds a row that came after a row of a later transaction, but only if the commit of the earlier transaction was
+// confirmed. If the connection was lost during the commit, nobody knows whether the commit or the later transaction was
+// first.
+func TestLedgerChecksCausalOrder(t *testing.T) {
+	t.Parallel()
+	for _, confirmed := range []bool{false, true} {
+		h := &ledger{
+			rows: []committed{{[2]int{0, 1}, 1, everyone}, {[2]int{1, 1}, 2, everyone}},
+			at:   map[[2]int]int{{0, 1}: 0, {1, 1}: 1},
+		}
+		if earlier := h.begin(); confirmed {
+			h.end(earlier)
+		}
+		h.end(h.begin())
+		wrong := h.check(nil, []sse.Event{{Data: "[1, 1]", LastID: "2-1"}, {Data: "[0, 1]", LastID: "1-1"}})
+		if found := len(wrong) == 1 && strings.HasPrefix(wrong[0], "received after a row of a transaction"); found != confirmed || !confirmed && len(wrong) > 0 {
+			t.Errorf("commit confirmed: %t: got the faults %q, want one about the order only if the commit was confirmed", confirmed, wrong)
+		}
+	}
 }
 
 // A session is a connection whose transactions are recorded.
