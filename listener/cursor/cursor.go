@@ -14,9 +14,10 @@ const First = 3
 //   - the rows of Xid whose id is above ID, if Xid is not 0, and
 //   - all rows of every other transaction that is at or above Xmax or in Xip.
 //
-// In the cursor of a reader, Xmax is at most one above the highest transaction of which a row was read (rule 17),
-// because the server may assign the numbers of aborted and empty transactions again after a crash. The cursor of a
-// snapshot, which is the end of a batch, has the xmax of the snapshot. A Cursor is immutable, so cursors may share Xip.
+// In the cursor of a reader, Xmax is at most one above the highest transaction of which a row was read (rule 17), or at
+// the horizon, below which retention has deleted rows. It is not higher, because the server may assign the numbers of
+// aborted and empty transactions again after a crash. The cursor of a snapshot, which is the end of a batch, has the
+// xmax of the snapshot. A Cursor is immutable, so cursors may share Xip.
 type Cursor struct {
 	Xmax uint64
 	Xip  []uint64 // the transactions in flight, ascending; each is below Xmax and is not Xid

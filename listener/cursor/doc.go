@@ -22,7 +22,8 @@
 //
 // The anchor of a cursor is a row of the highest transaction that the cursor claims. The anchor carries a tag, a hash
 // of the row's id and created_at. If the row still exists, the server has not lost that transaction, and does not
-// assign the number of that transaction or a lower number again.
+// assign the number of that transaction or a lower number again. If the reader has seen no row, the anchor carries the
+// tag of the database.
 //
 // # Rules
 //

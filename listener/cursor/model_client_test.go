@@ -75,7 +75,8 @@ func (c *client) receive(n int) {
 }
 
 // check checks that an id is parsed as it was written, and that it can be validated after a crash. For this, its anchor
-// must be, or have been, a row of the highest transaction that the id claims.
+// must be, or have been, a row of the highest transaction that the id claims. It can also be the anchor of a reader
+// that has seen no row.
 func (c *client) check(id string) {
 	at, err := cursor.Parse(id)
 	switch {

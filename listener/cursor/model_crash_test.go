@@ -24,9 +24,9 @@ func TestCrashes(t *testing.T) {
 	}
 }
 
-// With synchronous_commit off, or after a failover to a standby that lags, the server may lose delivered rows too. If
-// the anchor of a client's cursor is lost, and the hub cannot clamp the cursor, the client is reset. The model reports
-// any other reset as a finding. Each client receives the remaining rows once.
+// With synchronous_commit off, or after a failover to a standby that lags, the server may lose delivered rows too. A
+// client may then be reset. The model reports a finding if a hub refuses a client's cursor, or restarts, although the
+// anchor was not lost. Each client receives the remaining rows once.
 func TestCrashesThatLoseCommits(t *testing.T) {
 	t.Parallel()
 	resets, clients := 0, 0

@@ -2,9 +2,9 @@ package cursor_test
 
 import "rowcast/listener/cursor"
 
-// reopen does what a hub does in a new epoch, before it fetches again. The hub continues from its cursor if the cursor is
-// still valid, or else from the highest delivered row that still exists. If the hub knows no such row, it restarts. Its
-// streams stay open.
+// reopen does what a hub does in a new epoch, before it fetches again. The hub continues from its cursor if the cursor
+// is still valid, or else from the highest delivered row that still exists. If the hub knows no such row, it restarts.
+// Its streams stay open.
 func (h *hub) reopen() {
 	if !h.half {
 		h.live = h.at // no cursor that the hub has sent claims more
@@ -91,8 +91,8 @@ func (h *hub) forward(c cursor.Cursor) (left cursor.Cursor, known bool) {
 	return c, known
 }
 
-// validate decides from which cursor a stream continues: from the client's cursor if it is valid, or from the cursor that
-// forward returns. If forward cannot convert the cursor, validate resets the client.
+// validate decides from which cursor a stream continues: from the client's cursor if it is valid, or from the cursor
+// that forward returns. If forward cannot convert the cursor, validate resets the client.
 func (s *stream) validate(at cursor.Cursor) (accepted bool) {
 	s.to = nil
 	claimed := at

@@ -128,7 +128,8 @@ func (c *client) act() {
 	}
 }
 
-// crash makes the database crash and lose some commits. Then the hubs continue (see reopen). Clients keep their cursors.
+// crash makes the database crash and lose some commits. Then the hubs continue (see reopen). Clients keep their
+// cursors.
 func (w *world) crash(lost int) {
 	w.db.crash(min(lost, len(w.db.log)))
 	for _, h := range w.hubs {

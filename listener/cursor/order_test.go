@@ -40,7 +40,7 @@ func TestStops(t *testing.T) {
 	})
 }
 
-// A cursor covers a second cursor if, and only if, it has seen everything that the second has seen.
+// A cursor of a universe covers a second one if, and only if, it has seen everything that the second has seen.
 func TestCovers(t *testing.T) {
 	covers := map[bool]int{}
 	before := randomUniverse(rand.New(rand.NewPCG(3, 4)))
@@ -80,8 +80,8 @@ func TestSeenBelow(t *testing.T) {
 	})
 }
 
-// allRows returns every row that a universe can have. It also returns rows whose id or transaction number is too high for
-// any universe.
+// allRows returns every row that a universe can have. It also returns rows whose id or transaction number is too high
+// for any universe.
 func allRows() (rows []cursor.Row) {
 	for xid := uint64(cursor.First); xid < cursor.First+xids+5; xid++ {
 		for id := range int64(ids + 1) {

@@ -164,7 +164,8 @@ func TestShape(t *testing.T) {
 	})
 }
 
-// Cursors share their lists of transactions in flight. Appending to one list does not change the others.
+// Cursors share their lists of transactions in flight. Appending to the list of a cursor does not change the lists of
+// the two cursors from which it was computed.
 func TestSharing(t *testing.T) {
 	everywhere(t, func(t *testing.T, u universe) {
 		from, to := slices.Clone(u.from.Xip), slices.Clone(u.to.Xip)

@@ -30,7 +30,7 @@ var texts = map[string]struct {
 		cursor.Cursor{Xmax: 1042, Xid: 1042, ID: 77, Anchor: cursor.Anchor{ID: 77, Tag: 1}},
 		"77-1042-1042--00000000-00000001",
 	},
-	"in the middle of a lower one, the anchor has its own id": {
+	"in the middle of a lower transaction, the anchor has its own id": {
 		cursor.Cursor{Xmax: 1043, Xid: 1030, ID: 77, Anchor: cursor.Anchor{ID: 80, Tag: 1}},
 		"77-1030-1043--00000000-00000001.80",
 	},
@@ -194,8 +194,8 @@ func TestAnyText(t *testing.T) {
 	}
 }
 
-// randomCursor returns a random cursor with at most inFlight transactions in flight. The distance of each from the xmax is
-// at most spread.
+// randomCursor returns a random cursor with at most inFlight transactions in flight. The distance of each from the xmax
+// is at most spread.
 func randomCursor(rng *rand.Rand, inFlight int, spread uint64) cursor.Cursor {
 	c := cursor.Cursor{
 		Xmax: cursor.First + spread + uint64(inFlight) + rng.Uint64N(1<<rng.IntN(62)), Epoch: cursor.Tag(rng.Uint32()),
