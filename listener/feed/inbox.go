@@ -15,8 +15,8 @@ const (
 )
 
 // InboxOf returns the recipient of the rows that say what has changed in the inbox of a user. For a group or
-// [Everyone], these rows say which rows for it were deleted. The function rowcast.inbox_twin in the database returns
-// the same.
+// [Everyone], these rows say which rows for it were deleted, or that clients must load their lists again. The function
+// rowcast.inbox_twin in the database returns the same.
 func InboxOf(recipient string) string {
 	if len(recipient) <= maxInboxOf {
 		return inboxOf + recipient
@@ -33,7 +33,7 @@ func IsInbox(recipient string) bool {
 // A Refused is the error of a request for an inbox if the database refuses a value that the client sent.
 type Refused struct {
 	Reason string // what is wrong; may be sent to the client
-	Stale  bool   // the value is a cursor that this database does not know any more, so the client must load its list again
+	Stale  bool   // the value is a cursor that this database does not know, so the client must load its list again
 }
 
 func (r Refused) Error() string { return r.Reason }

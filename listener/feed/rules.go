@@ -1,6 +1,6 @@
 // Package feed has the types that the listener delivers to a hub, and the rules for recipients and events. The rules
-// apply to messages sent with NOTIFY and to authentication. The constraints of the table are nearly the same (see
-// sql/README.md).
+// apply, for example, to messages sent with NOTIFY and to authentication. The constraints of the table are nearly the
+// same (see sql/README.md).
 package feed
 
 import (
@@ -18,7 +18,7 @@ const (
 	MaxRecipient = 256
 	// MaxEvent is the largest length of an event's name, in bytes.
 	MaxEvent = 128
-	// Reserved is the beginning of recipients that only rowcast uses, such as the recipients of [InboxOf].
+	// Reserved is the beginning of the recipients that are reserved for rowcast, such as the recipients of [InboxOf].
 	Reserved = "rowcast."
 )
 
