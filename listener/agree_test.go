@@ -117,7 +117,7 @@ func TestCursorsAgree(t *testing.T) {
 	same("a row after the deletion of all rows")
 }
 
-// rowcast.cursor_snapshot() of the inbox reads the text of a cursor as Parse does.
+// rowcast.cursor_snapshot() of the inbox and Cursor.Seen agree about which rows a cursor has seen.
 func TestCursorSnapshotAgrees(t *testing.T) {
 	t.Parallel()
 	conn := connect(t, dbtest.Inbox(t))

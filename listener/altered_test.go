@@ -42,9 +42,9 @@ func TestAlteredTableBreaksNoRule(t *testing.T) {
 	}
 	want = append(want, "alice  unreadable: invalid", "alice  unreadable: invalid", "alice last 6")
 	readInEveryWay(t, dsn, func() {
-		// Until the listener meets a row that it cannot read, it reads rows with their data, a page at a time. After
-		// such a row, it reads rows one by one for a while. In the order of these INSERTs, both ways meet invalid
-		// recipients.
+		// There are invalid recipients in the first and in the last INSERT. The listener reads the first row together
+		// with its data, in a page. Since it cannot read that row, it then reads rows one by one for a while. It reads
+		// the last INSERT in this way, too, because unreadable rows come just before it.
 		exec(t, conn, `INSERT INTO rowcast.notifications (recipient, event, data) VALUES ('', 'e', '7'), ('', 'rowcast.bye', '8')`)
 		exec(t, conn, `INSERT INTO rowcast.notifications (recipient, event, data) VALUES ('alice', 'first', '1')`)
 		exec(t, conn, `INSERT INTO rowcast.notifications (recipient, event, data) SELECT 'alice', e, '2' FROM unnest($1::text[]) e`, events)
@@ -94,9 +94,9 @@ func TestRowsWithInvalidIDs(t *testing.T) {
 	}, want, some)
 }
 
-// While a hub runs, another session empties a table of rowcast, or damages rowcast.history. The hub continues in the same
-// session. If the row of rowcast.history or its horizon is lost, the hub logs that, and uses the oldest transaction
-// with rows as the horizon. Another hub can begin afterwards.
+// While a hub runs, another session empties a table of rowcast, or damages rowcast.history. The hub continues in the
+// same session. If the row of rowcast.history or its horizon is lost, the hub logs that, and uses the oldest
+// transaction with rows as the horizon. Another hub can begin afterwards.
 func TestEmptiedTables(t *testing.T) {
 	t.Parallel()
 	for name, damage := range map[string]string{

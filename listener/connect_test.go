@@ -18,8 +18,8 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// The listener works although the database has settings that would disturb it, because the listener overrides the
-// settings on which its statements depend.
+// The listener works although the database has settings that could disturb it. It overrides the settings on which its
+// statements depend.
 func TestInheritsNoSettings(t *testing.T) {
 	t.Parallel()
 	for _, pollOnly := range []bool{false, true} {

@@ -8,8 +8,8 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// Each row has its created_at, whether it was read with its page or by a statement of its own, live or for a client that
-// resumes. A created_at that only an altered table accepts is the zero time.
+// Each row has its created_at, whether it was read with its page or by a statement of its own, live or for a client
+// that resumes. A created_at that only an altered table accepts is the zero time.
 func TestRowsHaveTheirCreatedAt(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)

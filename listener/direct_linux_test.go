@@ -50,7 +50,7 @@ func directly(t testing.TB, conn net.Conn) net.Conn {
 	return c
 }
 
-// The connection on which the listener waits in the kernel does everything that a connection of package net does.
+// The connection on which the listener waits in the kernel passes the tests that package nettest has for a net.Conn.
 func TestDirectConn(t *testing.T) {
 	t.Parallel()
 	for _, network := range []string{"tcp", "unix"} {
@@ -140,8 +140,8 @@ func TestListenerWaitsDirectly(t *testing.T) {
 	}
 }
 
-// BenchmarkWait compares a connection that waits in Go's poller with a directConn. As while the listener polls, each
-// operation is a fetch of one row and a nap. The benchmark reports the CPU time of this process for an operation, and
+// BenchmarkWait compares a connection that waits in Go's poller with a directConn. Each operation is a fetch of one row
+// and a nap, as while the listener polls. The benchmark reports the CPU time of this process for an operation, and
 // how often a thread of the process stops to wait.
 func BenchmarkWait(b *testing.B) {
 	dsn := dbtest.Database(b)

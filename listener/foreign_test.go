@@ -19,7 +19,7 @@ func burn(t *testing.T, conn *pgx.Conn, n int) {
 }
 
 // bring inserts a hundred rows with the numbers of other transactions. %d stands for an offset. The lowest of these
-// numbers is n + offset + 1, where n is the number that the server assigns next.
+// numbers is n + offset + 1, where n is the xmax of the present snapshot.
 const bring = `INSERT INTO rowcast.notifications (recipient, data, xid)
 	SELECT 'alice', '"foreign"', (pg_snapshot_xmax(pg_current_snapshot())::text::bigint + %d + i)::text::xid8 FROM generate_series(1, 100) i`
 

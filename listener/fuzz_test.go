@@ -33,7 +33,7 @@ type attack struct {
 	inName   bool   // text is also part of the recipient
 }
 
-// digits returns how many digits the numbers of all rows have, if PostgreSQL accepts them.
+// digits returns about how many digits the numbers of all rows have, if PostgreSQL accepts them.
 func (a *attack) digits() int {
 	return int(a.rows%64) * int(a.numbers%128) * min(max(a.exponent, -a.exponent, 0), 1<<17)
 }
@@ -144,8 +144,8 @@ const (
 // the largest data for the listener, and 12 MiB for a worker of the fuzzing engine.
 const maxHeap = 12<<20 + 3*targetData + targetPage + 12<<20
 
-// watchHeap makes garbage collections frequent until the test ends, so that liveHeap is never old. It returns the size of
-// the live heap.
+// watchHeap makes garbage collections frequent until the test ends, so that liveHeap is never old. It returns the size
+// of the live heap.
 func watchHeap(t testing.TB) uint64 {
 	t.Helper()
 	usual := debug.SetGCPercent(20)

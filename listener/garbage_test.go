@@ -9,9 +9,9 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// A row that is read and delivered needs little memory besides its texts, because all pages and all batches use the same
-// arrays. Otherwise the garbage collector would take much of the CPU that the writers need. The test is not parallel,
-// because it counts what the whole process allocates.
+// A row that is read and delivered needs little memory besides its texts, because all pages and all batches use the
+// same arrays. Otherwise the garbage collector would take much of the CPU that the writers need. The test is not
+// parallel, because it counts what the whole process allocates.
 func TestReadingAllocatesLittle(t *testing.T) {
 	const rows, most = 20_000, 150
 	dsn := dbtest.Database(t)

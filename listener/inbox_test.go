@@ -108,7 +108,7 @@ func TestInboxListsAndMarks(t *testing.T) {
 	}
 }
 
-// A value that the database refuses is a [feed.Refused]. Other errors are returned as they are.
+// If the database refuses a value, the error is a [feed.Refused]. The error of a context that has ended is not.
 func TestInboxRefusesValues(t *testing.T) {
 	t.Parallel()
 	ctx, inbox := limited(t), newInbox(t, dbtest.Inbox(t))
@@ -137,7 +137,7 @@ func TestInboxRefusesValues(t *testing.T) {
 	cancel()
 	_, err := inbox.List(ended, "alice", nil, 20, "")
 	if _, refused := errors.AsType[feed.Refused](err); err == nil || refused {
-		t.Errorf("got %v after the end of the context, want the error of the context", err)
+		t.Errorf("got %v after the end of the context, want an error that is not a feed.Refused", err)
 	}
 }
 
@@ -167,7 +167,7 @@ func TestInboxStatementsAreLimited(t *testing.T) {
 	began := time.Now()
 	_, err := inbox.Mark(limited(t), "alice", nil, "read", []int64{1}, "")
 	if took := time.Since(began); took > 4*time.Second {
-		t.Errorf("the statement took %v, want about half a second", took)
+		t.Errorf("the statement took %v, want at most 4 s", took)
 	}
 	if failed, ok := errors.AsType[*pgconn.PgError](err); !ok || failed.Code != "57014" {
 		t.Errorf("got %v while the row of the user is locked, want query_canceled", err)
@@ -201,7 +201,8 @@ func TestLockedInboxesDoNotDelayOtherUsers(t *testing.T) {
 				}()
 			}
 			for range users {
-				if err, ok := errors.AsType[*pgconn.PgError](<-failed); !ok || err.Code != "55P03" {
+				err := <-failed
+				if refused, ok := errors.AsType[*pgconn.PgError](err); !ok || refused.Code != "55P03" {
 					t.Errorf("got %v while the row of the user is locked, want lock_not_available", err)
 				}
 			}
@@ -216,8 +217,8 @@ func TestLockedInboxesDoNotDelayOtherUsers(t *testing.T) {
 	}
 }
 
-// A change that PostgreSQL ends because of a deadlock is made again. An app that deletes many rows may lock them in another
-// order than the change.
+// A change that PostgreSQL ends because of a deadlock is made again. An app that deletes many rows may lock them in
+// another order than the change.
 func TestDeadlockedChangeIsMadeAgain(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Inbox(t)

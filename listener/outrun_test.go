@@ -11,8 +11,8 @@ import (
 	"rowcast/listener/feed"
 )
 
-// If retention deletes rows before a listener reads them, the next batch has the Reset "expired". The listener continues
-// after the rows that are visible then.
+// If retention deletes rows before a listener reads them, the next batch has the Reset "expired". The listener
+// continues after the rows that are visible then.
 func TestUnreadRowsAreDeleted(t *testing.T) {
 	t.Parallel()
 	t.Run("the next page", func(t *testing.T) { testUnreadRows(t, 0) })

@@ -212,8 +212,8 @@ func TestOneSlowFetchDelaysNothing(t *testing.T) {
 	}
 }
 
-// A nap of 100 µs ends within a millisecond, although the program is idle meanwhile. The test is not parallel, because a
-// busy program would also wake up in time from time.Sleep.
+// On Linux, a nap of 100 µs can end within a millisecond, although the program is idle meanwhile. The test is not
+// parallel, because a busy program would also wake up in time from time.Sleep.
 func TestNap(t *testing.T) {
 	const d, late = 100 * time.Microsecond, 900 * time.Microsecond
 	took := make([]time.Duration, 300)

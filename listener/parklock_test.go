@@ -194,9 +194,9 @@ func TestNoticesAStalledParkLock(t *testing.T) {
 	}
 }
 
-// An idle hub runs no query except its safety polls, one a second by default, and a count of foreign rows once a
-// minute. That holds whether the hub holds the park lock or relies on another hub.
-func TestIdleHubMakesOneQueryASecond(t *testing.T) {
+// An idle listener runs no query except its safety polls, one a second by default, and a count of foreign rows once a
+// minute. That holds whether the listener holds the park lock or relies on another listener.
+func TestIdleListenerMakesOneQueryASecond(t *testing.T) {
 	t.Parallel()
 	dsn, log := logging(t, map[string]string{"log_statement": "all", "log_line_prefix": "[%a] "})
 	holder := listen(t, dsn, func(l *listener.Listener) { l.Look = 0 })
@@ -238,8 +238,8 @@ func TestRelyingHubNoticesThatTheLockIsFree(t *testing.T) {
 	relying.waitForLock(t, 1)
 }
 
-// If the server refuses a statement for the park lock, the hub logs and counts the failure, and continues. In this test,
-// the role of the hub may not use plpgsql, which queueing for the lock needs, and may not notify the other hubs.
+// If the server refuses a statement for the park lock, the hub logs and counts the failure, and continues. In this
+// test, the role of the hub may not use plpgsql, which queueing for the lock needs, and may not notify the other hubs.
 func TestRefusedParkLockIsShown(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)

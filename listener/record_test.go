@@ -56,7 +56,7 @@ func (c *record) write(t *testing.T, dsn string, writers, transactions int) {
 	await(t, "the writers", &all)
 }
 
-// transact makes a transaction that inserts rows and renders pages, and then commits or rolls back. The transaction
+// transact makes a transaction that may insert rows and render pages, and then commits or rolls back. The transaction
 // takes a while, so that other transactions begin and end meanwhile.
 func (c *record) transact(ctx context.Context, conn *pgx.Conn) error {
 	tx := &transaction{began: c.clock.Add(1)}

@@ -7,7 +7,8 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// While a transaction stays open, later fetches do not read again the rows that other transactions have committed since.
+// While a transaction stays open, later fetches do not read again the rows that other transactions have committed
+// since.
 func TestFetchesBesideAnOpenTransaction(t *testing.T) {
 	t.Parallel()
 	const before, after, most = 5000, 20, 30_000

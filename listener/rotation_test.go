@@ -86,7 +86,8 @@ func TestCertificatesAreReadAnew(t *testing.T) {
 }
 
 // rotate runs a listener with a Configure, and a replayer. Both connect as role. Then rotate calls change, which
-// changes the credentials of the role, and ends the role's sessions. The listener and the replayer must continue.
+// changes the credentials of the role. After that, rotate ends the role's sessions. The listener and the replayer must
+// continue.
 func rotate(t *testing.T, conn *pgx.Conn, role, dsn string, change func()) {
 	t.Helper()
 	r := listen(t, dsn, func(l *listener.Listener) {

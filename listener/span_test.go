@@ -36,10 +36,10 @@ func TestSpan(t *testing.T) {
 	s.add(fetched{end: 2010, rows: 20})
 	want("it is still open", open(2010, 1810), 1)
 	want("a later transaction is the oldest", open(2010, 1830), 0)
-	want("three are open, one of them for long", open(2010, 1500, 1830, 2009), 1)
+	want("three transactions are open, one of them for long", open(2010, 1500, 1830, 2009), 1)
 	s.wasted()
-	want("one that nearQuery has left out has ended", open(2010, 1500), unused)
-	want("meanwhile, none must be left out", open(2010, 1830), 0)
+	want("a transaction that nearQuery has left out has ended", open(2010, 1500), unused)
+	want("meanwhile, no transaction needs to be left out", open(2010, 1830), 0)
 	for range afterWaste {
 		s.add(fetched{end: 2010})
 	}

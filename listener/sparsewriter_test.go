@@ -64,7 +64,7 @@ func (w *sparseWriter) linger() {
 }
 
 // adapt makes the pauses shorter if a hub has taken the park lock since the previous transaction, and longer otherwise.
-// So many inserts come just when a hub takes the lock.
+// As a result, many inserts come just when a hub takes the lock.
 func (w *sparseWriter) adapt(lockTaken bool) {
 	if lockTaken {
 		w.pause -= w.pause / 16

@@ -29,8 +29,8 @@ func layTraps(t *testing.T, conn *pgx.Conn, dsn string) {
 	}
 }
 
-// The hub uses the built-in functions, operators, types and tables, even if a new connection finds objects of another role
-// with the same names first.
+// The hub uses the built-in functions, operators, types and tables, even if a new connection finds objects of another
+// role with the same names first.
 func TestTrapsOfAnotherRoleAreNotUsed(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -88,7 +88,8 @@ func TestUsedSessionBehindPgBouncer(t *testing.T) {
 	}
 }
 
-// walkPastTraps uses the database as a hub does: preflight, fetches, a replay, a disconnect request and retention.
+// walkPastTraps uses the database as a hub does: preflight, fetches, a replay, the check of a cursor, a disconnect
+// request and retention.
 func walkPastTraps(t *testing.T, conn *pgx.Conn, dsn string, pollOnly bool, own func(*listener.Listener)) {
 	t.Helper()
 	begin := one[string](t, conn, "SELECT rowcast.cursor()")

@@ -8,8 +8,8 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// Migration 4 changes the recipient of the rows for everyone from NULL to '*'. A stream that resumes afterwards receives
-// all rows that were committed before the migration and after its cursor, including the rows for everyone.
+// Migration 4 changes the recipient of the rows for everyone from NULL to '*'. A stream that resumes afterwards
+// receives all rows that were committed before the migration and after its cursor, including the rows for everyone.
 func TestResumingOverTheMigrationForEveryone(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Empty(t)
