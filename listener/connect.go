@@ -120,7 +120,7 @@ func waitingDirectly(dial pgconn.DialFunc) pgconn.DialFunc {
 // connect opens a session with the listener's settings, and checks that the server is a primary. With PollOnly, it
 // opens a connection without the settings, because each transaction applies them. If there are several hosts, each host
 // has its own time limit, because the first may be a primary that has died. receive, if non-nil, is called with each
-// notification. A connection with receive waits in a system call of its own (see direct).
+// notification. On Linux, a connection with receive waits in a system call of its own (see direct).
 func (l *Listener) connect(ctx context.Context, purpose string, receive pgconn.NotificationHandler) (*pgx.Conn, error) {
 	config, err := l.connConfig(purpose)
 	if err != nil {
@@ -279,7 +279,7 @@ func isAnchorValid(ctx context.Context, db querier, c cursor.Cursor) (bool, erro
 
 // Preflight connects as Run does, checks the schema, and begins an epoch if rowcast.epoch is empty. The error may be
 // [ErrPooled], [ErrStandby], [sql.ErrNoSchema], [sql.ErrRestored], or another error of one of these steps. Preflight
-// logs each difference between the schema and what [sql.Migrate] installs, and then succeeds.
+// also logs the first differences between the schema and what [sql.Migrate] installs. Such differences are no error.
 func (l *Listener) Preflight(ctx context.Context) error {
 	defaults(l)
 	conn, err := l.connect(ctx, "preflight", nil)
@@ -309,7 +309,7 @@ func (l *Listener) logDifferences(ctx context.Context, db querier) error {
 	const most = 10
 	differences, err := sql.Differences(ctx, db)
 	for _, d := range differences[:min(len(differences), most)] {
-		l.Logger.Warn("the schema is not as rowcast migrate installs it: run rowcast doctor, which prints how to mend it", "difference", d.String())
+		l.Logger.Warn("the schema is not as rowcast migrate installs it: run rowcast doctor for details", "difference", d.String())
 	}
 	return err
 }

@@ -14,8 +14,8 @@ import (
 )
 
 // A directConn is a connection that waits in a system call of its own (ppoll), which blocks the thread. A connection of
-// package net waits in Go's poller instead. Then, whenever bytes arrive, two or three threads of the program wake up and
-// pass the work on. For the short answer to a fetch, that costs more CPU than reading the rows.
+// package net waits in Go's poller instead. Then, whenever bytes arrive, two or three threads of the program wake up
+// and pass the work on. For the short answer to a fetch, that costs more CPU than reading the rows.
 type directConn struct {
 	net.Conn // closed, but its addresses can still be read
 	socket   *os.File

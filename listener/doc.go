@@ -10,21 +10,22 @@
 // feed.
 //
 // When PostgreSQL is unreachable, Run connects again, with growing pauses, and continues from its cursor, so no row is
-// lost or delivered twice. If the server has lost delivered rows (in a crash without synchronous commit, a failover to
-// a standby that lagged, or a restore), Run may have to continue from another cursor. The next Batch then has a Clamp
-// or a Reset.
+// lost or delivered twice. There are two exceptions: the server has lost delivered rows (in a crash without synchronous
+// commit, a failover to a standby that lagged, or a restore), or retention has deleted rows before Run read them. Run
+// may then have to continue from another cursor, and the next Batch has a Clamp or a Reset.
 //
 // # Terms
 //
-//   - The park lock is an advisory lock of the database. While hubs sleep, one of them holds it exclusively. The trigger
-//     on the table sends a NOTIFY only if it cannot take the lock shared, that is, while a hub sleeps or waits for the
-//     lock.
+//   - The park lock is an advisory lock of the database. While hubs sleep, one of them normally holds it exclusively.
+//     The trigger on the table sends a NOTIFY only if it cannot take the lock shared, that is, while a hub holds the
+//     lock or waits for it.
 //   - A cursor represents exactly which rows a reader has seen. See the package cursor.
 //   - An epoch is a stretch of the server's history without a restart, crash recovery, failover or restore. It is
-//     identified by the start time of the server and a random token in the table rowcast.epoch. The table is UNLOGGED,
-//     so PostgreSQL empties it in a crash recovery, and the next listener inserts a new token.
+//     identified by the server, the database, the start time of the server, and a random token in the table
+//     rowcast.epoch. The table is UNLOGGED, so PostgreSQL empties it in a crash recovery, and the next listener inserts
+//     a new token.
 //   - The anchor of a cursor is a row by which a cursor of an earlier epoch is validated: if the row still exists, the
-//     cursor is valid.
+//     cursor is valid. If the reader has seen no row, the anchor is the database.
 //   - A safety poll is a fetch of a sleeping listener after Look (1 s) without a notification. It finds rows that came
 //     without a notification.
 //   - A batch, in this package and in cursor, consists of the rows that a fetch reads from one snapshot. A large batch
@@ -64,6 +65,6 @@
 // further attempt. If the operation has succeeded since then, these 2 minutes become 20 seconds. They do not end at the
 // success, because another stream may have succeeded while the cause of the failure remains.
 //
-// Run reads and delivers in one goroutine. Another goroutine runs the statements on the second connection that can take
-// long (parklock.go). That goroutine ends before the session ends.
+// Run reads and delivers in one goroutine. While the second connection waits, for example for the lock, another
+// goroutine uses it (parklock.go). That goroutine ends before the session ends.
 package listener

@@ -13,7 +13,7 @@ var errNoHistory = errors.New("rowcast.history has no row: run rowcast migrate")
 
 // observeHistory records whether rowcast.history had its row when a page was read. Without the row, the listener
 // continues. Meanwhile a cursor counts as expired unless it has seen everything below the oldest transaction in the
-// table.
+// table. If the table has no rows, the oldest running transaction counts instead.
 func (l *Listener) observeHistory(p *page) {
 	if p.historyLost {
 		l.Failures.Warn(l.Logger, failures.History, errNoHistory,
@@ -24,8 +24,8 @@ func (l *Listener) observeHistory(p *page) {
 	l.historyLost = p.historyLost
 }
 
-// checkHorizon reports whether retention may have deleted rows that the listener has not read. This happens if the
-// listener was disconnected for longer than another hub keeps rows. The listener then continues after the rows that are
+// checkHorizon reports whether retention may have deleted rows that the listener has not read. This can happen if the
+// listener was disconnected or slow for longer than rows are kept. The listener then continues after the rows that are
 // visible now, and drops the page. If the page ends below the horizon, checkHorizon returns false: the cursor after the
 // page is below the horizon too, so the next page is checked.
 func (s *session) checkHorizon(ctx context.Context, p *page) (outrun bool, err error) {

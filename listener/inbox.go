@@ -16,8 +16,8 @@ import (
 	"rowcast/sql"
 )
 
-// An Inbox reads and changes the inboxes of users. It calls the SQL functions of the schema on connections of its own. It
-// checks no credentials, so the caller must authenticate the user and know the user's groups.
+// An Inbox reads and changes the inboxes of users. It calls the SQL functions of the schema on connections of its own.
+// It checks no credentials, so the caller must authenticate the user and know the user's groups.
 type Inbox struct {
 	pool    *pgxpool.Pool
 	timeout time.Duration
@@ -27,13 +27,13 @@ type Inbox struct {
 // inboxTimeout limits the time of a statement. If the listener's Timeout is shorter, that limit applies instead.
 const inboxTimeout = 5 * time.Second
 
-// inboxLockTimeout is the lock_timeout of a statement, in milliseconds. A transaction of the app may lock the inboxes of
-// some users for long. Meanwhile, the requests of these users must not occupy all connections. The timeout is longer
+// inboxLockTimeout is the lock_timeout of a statement, in milliseconds. A transaction of the app may lock the inboxes
+// of some users for long. Meanwhile, the requests of these users must not occupy all connections. The timeout is longer
 // than the default of deadlock_timeout (1 s), so that PostgreSQL reports a deadlock as such.
 const inboxLockTimeout = "1500"
 
-// NewInbox returns an Inbox with the listener's configuration. It uses at most conns connections at a time. A connection is
-// opened when it is needed, and closed after a minute without use.
+// NewInbox returns an Inbox with the listener's configuration. It uses at most conns connections at a time. A
+// connection is opened when it is needed, and closed after a minute without use.
 func (l *Listener) NewInbox(ctx context.Context, conns int) (*Inbox, error) {
 	defaults(l)
 	i := &Inbox{timeout: min(l.Timeout, inboxTimeout), pooled: l.PollOnly}
@@ -56,26 +56,29 @@ func (l *Listener) NewInbox(ctx context.Context, conns int) (*Inbox, error) {
 // Close closes the connections. It waits at most a second for running statements.
 func (i *Inbox) Close() { closePools(i.pool) }
 
-// Check returns [sql.ErrNoInbox] if the inbox is not installed. It returns an error of PostgreSQL if the role may not use
-// the inbox.
+// Check returns [sql.ErrNoInbox] if the inbox is not installed. It returns an error of PostgreSQL if the role may not
+// use the inbox.
 func (i *Inbox) Check(ctx context.Context) error {
 	return i.withConn(ctx, func(ctx context.Context, db querier) error { return sql.CheckInbox(ctx, db) })
 }
 
-// List returns a page of the inbox of a user as JSON: up to limit rows, the newest rows first, with their state, the number
-// of unseen and unread rows, and the cursor from which a stream continues. before is empty, or the value of before in the
-// previous page. The inbox of a user to whom no row was sent is empty.
+// List returns a page of the inbox of a user as JSON: up to limit rows, the newest rows first, with their state, the
+// numbers of unseen and of unread rows (up to 100 each), and the cursor from which a stream continues. before is empty,
+// or the value of before in the previous page. The page has no rows if none were sent to the user, the groups or
+// everyone.
 func (i *Inbox) List(ctx context.Context, user string, groups []string, limit int, before string) (json.RawMessage, error) {
 	return i.call(ctx, "SELECT rowcast.inbox($1::text, $2::text[], $3::integer, $4::text)", user, notNil(groups), limit, orNull(before))
 }
 
-// Mark changes the state of the rows with the ids or, if ids is nil, of all rows that the cursor upTo has seen. Rows for
-// other recipients than the user, the groups and everyone do not change. The result is JSON with the new counts.
+// Mark changes the state of the rows with the ids or, if ids is nil, of all rows that the cursor upTo has seen. Rows
+// for other recipients than the user, the groups and everyone do not change. The result is JSON with the new counts.
 func (i *Inbox) Mark(ctx context.Context, user string, groups []string, action string, ids []int64, upTo string) (json.RawMessage, error) {
 	return i.call(ctx, "SELECT rowcast.inbox_mark($1::text, $2::text, $3::text[], $4::bigint[], $5::text)", user, action, notNil(groups), ids, orNull(upTo))
 }
 
-// Undo undoes a change, except for rows that were changed since. undo is the value of undo in a result of Mark.
+// Undo undoes a change that has marked rows as read or archived, except for rows that were changed since. undo is the
+// value of undo in a result of Mark. The result says whether anything was undone: the database keeps only the last ten
+// of these changes of a user, and undoes only the newest change with upTo of each action.
 func (i *Inbox) Undo(ctx context.Context, user string, groups []string, undo string) (json.RawMessage, error) {
 	return i.call(ctx, "SELECT rowcast.inbox_undo($1::text, $2::text, $3::text[])", user, undo, notNil(groups))
 }
@@ -132,8 +135,8 @@ func (i *Inbox) withConn(ctx context.Context, use func(context.Context, querier)
 	})
 }
 
-// refusedValue returns a [feed.Refused] for an error with which a function of the inbox refuses an argument, and any other
-// error unchanged.
+// refusedValue returns a [feed.Refused] for an error with which a function of the inbox refuses an argument, and any
+// other error unchanged.
 func refusedValue(err error) error {
 	failed, ok := errors.AsType[*pgconn.PgError](err)
 	if !ok {

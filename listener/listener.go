@@ -40,14 +40,15 @@ type Listener struct {
 	Deliver func(feed.Batch)
 
 	// Message, if non-nil, is called with the messages that are received by NOTIFY, except malformed ones. If too many
-	// messages come at once, some are dropped. Messages that are sent while there is no session are lost. Message must
-	// not block. It is never called if PollOnly is set.
+	// notifications come at once, some messages are dropped. A message is lost if it is sent while there is no session,
+	// or if the session ends before the message has been passed on. Message must not block. It is never called if
+	// PollOnly is set.
 	Message func(feed.Message)
 
 	// Disconnect, if non-nil, is called when the streams of recipient must be closed, as requested by NOTIFY
 	// rowcast.disconnect or by another hub's [Replayer.Disconnect]. It must not block. A call can come before rows that
-	// were committed earlier have been delivered, if the listener polls, reads several pages in one fetch, or
-	// receives very many requests at once. It is never called if PollOnly is set.
+	// were committed earlier have been delivered, for example if the listener polls, if the request comes during a fetch,
+	// or if very many notifications come at once. It is never called if PollOnly is set.
 	Disconnect func(recipient string)
 
 	Logger *slog.Logger
@@ -56,20 +57,21 @@ type Listener struct {
 	// connections through a transaction pooler.
 	PollOnly bool
 
-	// PollInterval bounds the time between two fetches while the listener polls. This time is half as long as a fetch
-	// takes, within two bounds. The lower bound is an eighth of PollInterval, or n eighths at n times Busy commits a
+	// PollInterval is the time between two fetches while the listener polls and tries to take the park lock, so that it
+	// can sleep. While many commits or waiting writers make the listener poll, the time is half as long as a fetch takes,
+	// within two bounds. The lower bound is an eighth of PollInterval, or n eighths at n times Busy commits a
 	// second. The upper bound is twice PollInterval, or PollInterval while there are fewer commits a second than Busy.
 	//
 	// On Linux, the lower bound is up to four times as long while the machine's CPUs are idle for less than 0.3 of the
 	// time. If there are then 300 commits a second or more, a sleeping listener also waits before it fetches for a
 	// notification: for the lower bound, but at most 1 ms.
 	//
-	// With PollOnly, the time is PollInterval, or up to twice as long if fetches are slow. While the transaction of
-	// another session keeps the listener from sleeping, the time can be from 10 to 25 ms. The default is 2 ms, or 100 ms
-	// with PollOnly.
+	// With PollOnly, the time is PollInterval, or up to twice as long if fetches are slow. While an open transaction of
+	// another session or a NOTIFY queue that fills up keeps the listener from sleeping, the time can be from 10 to 25 ms.
+	// The default is 2 ms, or 100 ms with PollOnly.
 	PollInterval time.Duration
 
-	// Look is the longest time without a fetch while the listener sleeps. The fetch after this time is a safety poll: it
+	// Look is the time without a notification after which a sleeping listener fetches. This fetch is a safety poll: it
 	// finds rows that came without a notification (logical replication, a disabled trigger), and proves that the session
 	// is alive. The default is 1 s. A negative Look disables the safety poll, which only a test should do.
 	Look time.Duration
@@ -141,10 +143,10 @@ type Stats struct {
 	Rows       atomic.Int64 // rows that were read
 	Wakeups    atomic.Int64 // notifications without a payload, as the trigger sends them
 	ParkLocks  atomic.Int64 // how often the listener took the park lock
-	Unnotified atomic.Int64 // rows that arrived without a notification and were found by a safety poll
+	Unnotified atomic.Int64 // rows that were found by a safety poll and for which no notification came soon after
 	Dropped    atomic.Int64 // messages that were dropped because too many came at once
 	Malformed  atomic.Int64 // messages and disconnect requests that were malformed
-	Unreadable atomic.Int64 // rows that could not be read; a row counts again for each page that has it
+	Unreadable atomic.Int64 // rows that could not be read; a row counts again whenever it is read again
 
 	Crowded atomic.Bool // the listener polls because the NOTIFY queue fills up, see QueueLimit
 	// ForeignXid is the result of the last count of the rows with a transaction number that this server has not
@@ -204,8 +206,8 @@ func (l *Listener) Run(ctx context.Context) error {
 	}
 }
 
-// minPause and maxPause bound the pauses between two attempts to begin a session. Jitter then makes each pause from half
-// to one and a half times as long.
+// minPause and maxPause bound the pauses between two attempts to begin a session. Jitter then makes each pause from
+// half to one and a half times as long.
 const (
 	minPause = 100 * time.Millisecond
 	maxPause = 5 * time.Second

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// A pace decides whether polling is cheaper than being notified. Polling is cheaper in two cases: the rate of commits is
-// high, or commits wait for each other because they send a NOTIFY. The second case must be checked too, because the
+// A pace decides whether polling is cheaper than being notified. Polling is cheaper in two cases: the rate of commits
+// is high, or commits wait for each other because they send a NOTIFY. The second case must be checked too, because the
 // rate is never high if each commit takes long. The share of fetches that find rows does not help to decide: even if
 // most fetches find rows, being notified can still be cheaper.
 type pace struct {
@@ -52,8 +52,8 @@ func (p *pace) decay(now time.Time) {
 	p.at = now
 }
 
-// isBusy reports whether to poll. It returns true from the time when the rate reaches busy, or when a hold begins, until
-// the rate is below quiet and there is no hold.
+// isBusy reports whether to poll. It returns true from the time when the rate reaches busy, or when a hold begins,
+// until the rate is below quiet and there is no hold.
 func (p *pace) isBusy(now time.Time, busy, quiet float64) bool {
 	p.decay(now)
 	switch {

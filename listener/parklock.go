@@ -79,7 +79,8 @@ func (p *parkLock) ask(ctx context.Context, query string) (answer bool, err erro
 	return answer, nil
 }
 
-// try takes the lock, unless another session holds it or the connection is busy. It does not wait for the lock.
+// try takes the lock, unless another session holds it or waits for it, or the connection is busy. It does not wait for
+// the lock.
 func (p *parkLock) try(ctx context.Context) (bool, error) {
 	if idle, err := p.isIdle(); err != nil || !idle {
 		return false, err
@@ -208,9 +209,9 @@ func (p *parkLock) release(ctx context.Context) error {
 	return nil
 }
 
-// notifyReleased is a job that notifies the other hubs of a release. The notification fails if the NOTIFY queue is
-// full, or if the job waits for another writer for longer than queueTimeout. The other hubs then notice the release
-// at their next safety poll, within about Look (1 s).
+// notifyReleased is a job that notifies the other hubs of a release. The notification fails, for example, if the NOTIFY
+// queue is full, or if the job waits for another writer for longer than queueTimeout. The other hubs then notice the
+// release at their next safety poll, within about Look (1 s).
 func (p *parkLock) notifyReleased(ctx context.Context, conn *pgx.Conn) (bool, error) {
 	_, err := conn.Exec(ctx, "SELECT pg_notify($1, '')", releasedChannel)
 	if p.isRefused(err) {

@@ -88,7 +88,7 @@ UNION ALL (SELECT ` + c.of(1) + ` FROM rowcast.notifications n
 // 25).
 var assigned = sql.Assigned("n")
 
-// shown is the snapshot that is read. It is computed once for each arm, not once for each row.
+// shown is the snapshot that is read. It is a subquery, so that it is not computed again for each row.
 const shown = `(SELECT coalesce($5::text::pg_snapshot, pg_current_snapshot()))`
 
 // replayQuery reads rows that a cursor ($1 to $4, as in fetchQuery) has not seen and a snapshot ($5) shows. It reads
@@ -146,8 +146,8 @@ func firstRow(horizon, state, more string) string {
 	FROM `
 }
 
-// snapshotRow returns the beginning of every query except nearQuery. Without a row in rowcast.history, the horizon is the
-// lowest transaction that has rows, because retention may have deleted everything before it. Without any rows, the
+// snapshotRow returns the beginning of every query except nearQuery. Without a row in rowcast.history, the horizon is
+// the lowest transaction that has rows, because retention may have deleted everything before it. Without any rows, the
 // horizon is then the xmin of the snapshot. "~" marks both cases.
 func snapshotRow(state string) func(more string) string {
 	return func(more string) string {
@@ -271,8 +271,8 @@ func (p *page) setSnapshot(values [][]byte, epoch cursor.Tag) (err error) {
 	return nil
 }
 
-// readRow reads a row, and reports whether the row is whole: whether it has its data, and all its columns obey the
-// rules of the table. A misplaced row counts as whole, because it is skipped. The data is copied, because pgx reuses
+// readRow reads a row, and reports whether the row is whole: whether it has its data, and its recipient, event and data
+// can be sent. A misplaced row counts as whole, because it is skipped. The data is copied, because pgx reuses
 // the memory of values.
 func (r *reader) readRow(values [][]byte) (row row, whole bool, err error) {
 	if row.Xid, err = strconv.ParseUint(string(values[colXid]), 10, 64); err != nil {
@@ -332,8 +332,8 @@ func (r *row) setCreatedAt(digits []byte) error {
 	return nil
 }
 
-// timeOf returns the time that is a number of microseconds after the beginning of 2000. time.UnixMicro would overflow for
-// the last times that PostgreSQL can store.
+// timeOf returns the time that is a number of microseconds after the beginning of 2000. time.UnixMicro would overflow
+// for the last times that PostgreSQL can store.
 func timeOf(micros int64) time.Time {
 	const from1970To2000, second = 946_684_800, 1_000_000
 	return time.Unix(from1970To2000+micros/second, micros%second*1000).UTC()

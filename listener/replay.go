@@ -136,14 +136,14 @@ func closePools(pools ...*pgxpool.Pool) {
 	}
 }
 
-// ErrEpoch reports that the epoch of the hub's cursor has ended. The caller must try again with a newer cursor of the
-// hub.
-var ErrEpoch = errors.New("the server has restarted or recovered since the cursor was read")
+// ErrEpoch reports that the hub's cursor and the connection are of different epochs. The caller must try again with the
+// hub's present cursor.
+var ErrEpoch = errors.New("another epoch has begun since the cursor was read or the connection was opened")
 
 // Page reads the rows between two cursors of a client, for the recipients, up to the listener's limits. These are the
 // rows that end has seen and from has not seen. The rows for everyone are read if [feed.Everyone] is among the
-// recipients. next is the cursor of a client that has received the rows (rule 8). If there are no more rows, next equals
-// end. horizon is as in [feed.Batch].
+// recipients. next is the cursor of a client that has received the rows (rule 8). If there are no more rows, next
+// equals end. horizon is as in [feed.Batch].
 func (r *Replayer) Page(ctx context.Context, from, end cursor.Cursor, recipients []string) (rows []feed.Row, next cursor.Cursor, horizon uint64, err error) {
 	q := request{query: replayQuery, from: from, epoch: end.Epoch, snapshot: &end, extra: []any{distinct(recipients)}, level: r.levels.get(from)}
 	var p page

@@ -16,8 +16,8 @@ import (
 )
 
 // A Retention deletes rows that are older than Keep, beginning with the oldest transaction. Together with the deletion,
-// in one transaction, it moves the horizon. A cursor that has not seen everything below the horizon is expired. If
-// there are several hubs, only one of them deletes at a time.
+// in one transaction, it moves the horizon, except for rows that are never sent (deleteMarked). A cursor that has not
+// seen everything below the horizon is expired. If there are several hubs, only one of them deletes at a time.
 //
 // It has a connection of its own. Deleting a portion may take minutes, and no replay may wait for that. The connection
 // is closed during long pauses.
@@ -25,11 +25,11 @@ type Retention struct {
 	Listener *Listener // describes how to connect
 	Logger   *slog.Logger
 
-	// Keep is how long a row is kept after its created_at.
+	// Keep is how long a row is normally kept after its created_at.
 	Keep time.Duration
 	// MinAge is the least time between a commit and the deletion of its rows, even if the created_at of the rows is older
-	// than Keep at their commit. In this time, every connected hub reads the rows. The default is 1 min. A negative MinAge
-	// means no such time, which only a test should use.
+	// than Keep at their commit. In this time, every connected hub normally reads the rows. The default is 1 min. A
+	// negative MinAge means no such time, which only a test should use.
 	MinAge time.Duration
 	// Every is the pause after a round that has deleted nothing or has failed. After a round that has deleted rows, the
 	// pause is three times the length of the round. The default is 1 min.
@@ -117,9 +117,10 @@ func (r *Retention) disconnect() {
 	}
 }
 
-// delete deletes all rows of the oldest transactions, about r.Rows rows at most. It stops before the first transaction
-// that has a row younger than Keep, or that may have ended less than MinAge ago. It never deletes the rows of the newest
-// transaction: they are the anchors by which cursors of an earlier epoch are validated.
+// delete calls deleteMarked. If that has deleted nothing, delete deletes all rows of the oldest transactions, about
+// r.Rows rows at most. It stops before the first transaction that has a row younger than Keep, or that may have ended
+// less than MinAge ago. It never deletes the rows of the newest transaction: they are the anchors by which cursors of
+// an earlier epoch are validated.
 func (r *Retention) delete(ctx context.Context, tx querier) (int64, error) {
 	// Two hubs that delete at the same time would only wait for each other.
 	var horizon, xmin string
@@ -162,9 +163,9 @@ func (r *Retention) delete(ctx context.Context, tx querier) (int64, error) {
 	return deleted, err
 }
 
-// deleteMarked deletes old rows whose number in xid is below [sql.FirstXid], r.Rows rows at most. They were restored from
-// a dump, are never sent, and no cursor refers to them. So the horizon does not move, and the rows of a
-// transaction need not be deleted together.
+// deleteMarked deletes old rows whose number in xid is below [sql.FirstXid], r.Rows rows at most. For example, they
+// were restored from a dump. They are never sent, and no cursor refers to them. So the horizon does not move, and the
+// rows of a transaction need not be deleted together.
 func (r *Retention) deleteMarked(ctx context.Context, tx querier) (deleted int64, err error) {
 	const remove = `WITH oldest AS MATERIALIZED (
 			SELECT id, created_at FROM rowcast.notifications WHERE xid < $1::text::xid8 AND created_at <= now() ORDER BY xid, id LIMIT $2),

@@ -13,7 +13,7 @@ import (
 )
 
 // A session has the listener's connections and their state. It begins with the opening of the first connection, and
-// ends with the first error.
+// ends with the first error or with the end of the context.
 type session struct {
 	*Listener
 	link   *link
@@ -60,8 +60,8 @@ func (s *session) live(ctx context.Context) (err error) {
 	}
 }
 
-// begin begins to listen, and then finds the cursor from which to continue. The first fetch comes after both. So it also
-// reads the rows after the cursor whose notifications were sent before the session listened.
+// begin begins to listen, and then finds the cursor from which to continue. The first fetch comes after both. So it
+// also reads the rows after the cursor whose notifications were sent before the session listened.
 func (s *session) begin(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, s.Timeout)
 	defer cancel()

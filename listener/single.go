@@ -22,7 +22,7 @@ const (
 	unreadableInvalid  = "invalid"  // a value that the table should have refused, such as NULL
 	unreadableDamaged  = "damaged"  // the server cannot read what it has stored
 	unreadableMemory   = "memory"   // the server has too little memory to read the row
-	unreadableTimeout  = "timeout"  // reading takes longer than Timeout
+	unreadableTimeout  = "timeout"  // reading takes longer than Timeout, or is canceled
 
 	// tooLarge is the reason of a row whose text is too large for PostgreSQL itself. It is delivered like a row above
 	// MaxData.

@@ -8,7 +8,7 @@ import (
 )
 
 // A span estimates how many rows nearQuery would read again. These are the rows that the cursor has seen and that
-// belong to transactions after the oldest transaction that the cursor has not seen. They are many if that oldest
+// belong to transactions after the oldest transaction that the cursor has not seen. They can be many if that oldest
 // transaction has been open for long. Then nearQuery must leave that transaction out. When it has ended, fetchQuery
 // reads its rows.
 type span struct {
@@ -16,7 +16,7 @@ type span struct {
 	ended []end  // the ends of the last fetches that found rows, as far back as nearQuery may begin
 	rows  int    // the number of rows of these fetches
 
-	wait int // the number of further fetches in which nearQuery must not leave out a transaction
+	wait int // nearQuery may leave out transactions when this count is 0; each fetch decrements it
 }
 
 // An end is where a fetch ended.
@@ -28,12 +28,13 @@ type end struct {
 const (
 	// fewRows is the largest number of rows that nearQuery may read again. With more rows, fetchQuery costs less.
 	fewRows = 200
-	// slowFetch is how long a fetch may take. After a slower fetch, nearQuery leaves out all transactions that were open
-	// during the fetch. They may have inserted many rows, which nearQuery would find again in each fetch until their
-	// commit.
+	// slowFetch is how long a fetch may take. After a slower fetch, nearQuery leaves out all transactions that were in
+	// flight in the last snapshot of the fetch. They may have inserted many rows, which nearQuery would find again in each
+	// fetch until their commit.
 	slowFetch = 2 * time.Millisecond
-	// afterWaste is the number of fetches that leave out no transaction after a page that could not be used, because a
-	// transaction that nearQuery had left out had ended. So at most one in twenty fetches costs two queries.
+	// afterWaste is the least number of fetches from one page that could not be used to the next. A page cannot be used if
+	// a transaction that nearQuery has left out has ended. So at most one in twenty fetches costs two queries for that
+	// reason. In between, nearQuery leaves out no transaction.
 	afterWaste = 20
 )
 
@@ -57,8 +58,8 @@ func (s *span) add(done fetched) {
 // wasted records that a page of nearQuery could not be used.
 func (s *span) wasted() { s.wait = afterWaste }
 
-// skip returns how many of the oldest transactions in flight nearQuery must leave out to read few rows again. It returns
-// false if nearQuery must not be used.
+// skip returns how many of the oldest transactions in flight nearQuery must leave out to read few rows again. It
+// returns false if nearQuery must not be used.
 func (s *span) skip(c cursor.Cursor) (oldest int, near bool) {
 	lowest := s.from
 	if s.rows > fewRows {

@@ -47,8 +47,9 @@ func readState(values [][]byte) (s state, err error) {
 	return s, err
 }
 
-// queryNow returns the query for the next page, and how many of the oldest transactions in flight it leaves out. With PollOnly, each page asks for the state: the listener does not
-// notice when the server behind a pooler restarts, and must not continue in another epoch.
+// queryNow returns the query for the next page, and how many of the oldest transactions in flight it leaves out. With
+// PollOnly, each page asks for the state: the listener does not notice when the server behind a pooler restarts, and
+// must not continue in another epoch.
 func (s *session) queryNow(snapshot *cursor.Cursor) (query pageQuery, skipped int) {
 	if s.PollOnly || time.Since(s.inquired) >= s.Look {
 		return stateQuery, 0
@@ -70,15 +71,15 @@ func (s *session) observe(ctx context.Context, now state) (void bool, err error)
 	if now.epoch == s.epoch {
 		return false, nil
 	}
-	s.Logger.Warn("another epoch has begun: the server has restarted behind a pooler, or rowcast.epoch was emptied")
+	s.Logger.Warn("another epoch has begun: the server behind a pooler has restarted or was replaced, or rowcast.epoch was changed")
 	err = s.link.bounded(ctx, s.resume)
 	return true, err
 }
 
-// observeQueue decides whether the hub may sleep. While it sleeps, every INSERT sends a NOTIFY, and fails if the
-// NOTIFY queue is full. Any session that has called LISTEN and keeps a transaction open lets the queue grow, and any
-// role can fill it. So from QueueLimit on the hub polls, which needs no NOTIFY, until the usage is below half
-// of QueueLimit.
+// observeQueue decides whether the NOTIFY queue is so full that the hub must not sleep. While a hub sleeps, every
+// INSERT sends a NOTIFY, and fails if the NOTIFY queue is full. Any session that has called LISTEN and keeps a
+// transaction open lets the queue grow, and any role can fill it. So from QueueLimit on the hub polls, which needs no
+// NOTIFY, until the usage is below half of QueueLimit.
 func (w *wakeup) observeQueue(usage float64) {
 	w.Stats.queue.Store(math.Float64bits(usage))
 	crowded := usage >= w.QueueLimit || w.crowded && usage >= w.QueueLimit/2

@@ -13,11 +13,11 @@ import (
 // commits run one at a time. So the trigger should not notify while all hubs poll. One advisory lock, the park lock,
 // decides:
 //
-//   - The trigger tries to take the lock shared, for its transaction. If that fails, a hub sleeps or waits for the lock,
-//     and the trigger notifies.
+//   - The trigger tries to take the lock shared, for its transaction. If that fails, a hub holds the lock or waits for
+//     it, and the trigger notifies.
 //   - A hub with nothing to do takes the lock exclusively, fetches once more, and then sleeps.
 //
-// No row is missed. A transaction that did not notify holds the lock shared until its rows are visible. So the hub
+// No row is missed. A transaction whose trigger got the lock holds it shared until its rows are visible. So the hub
 // gets the lock only after all such transactions, and the fetch after that sees their rows. A transaction that comes
 // later cannot take the lock, and notifies.
 //
@@ -168,9 +168,9 @@ func (w *wakeup) pollAfter(ctx context.Context, last fetched) (reason, phase, er
 // with CPU to spare, and a busy machine leaves CPU to the writers. The lower bound is an eighth of PollInterval at Busy
 // commits a second or below, and grows with the rate above that, because the writers then need the CPU. It also grows
 // if the CPUs of this machine are hardly idle. The upper bound is twice PollInterval. Below Busy it is PollInterval,
-// because the writers then wait for each other or for the disk, and leave CPU. The interval is gapPoll if the hub polls
-// only because the NOTIFY queue is too full. With PollOnly, the interval is PollInterval, or up to twice as long if
-// fetches are slow.
+// because the writers then wait for each other or for the disk, and leave CPU. Below Busy, the interval is gapPoll if
+// the NOTIFY queue is too full. With PollOnly, the interval is PollInterval, or up to twice as long if fetches are
+// slow.
 func (w *wakeup) interval(took time.Duration, idle float64) time.Duration {
 	eighths := min(max(1, w.pace.rate/w.Busy)*stretch(idle), 16)
 	least, most := time.Duration(eighths*float64(w.PollInterval/8)), 2*w.PollInterval
@@ -206,9 +206,9 @@ func (w *wakeup) collectWhile(idle float64) time.Duration {
 	return min(time.Duration(factor*float64(w.PollInterval/8)), time.Millisecond)
 }
 
-// stretch returns the factor by which the lower bound of the interval grows if this share of the CPUs' time is idle. The
-// factor is 1 for a share of 0.3 or more, and 4 for 0.15 or less. Between these shares it is the square of 0.3 / idle.
-// So it grows faster as the share falls, because the writers need the last idle time most.
+// stretch returns the factor by which the lower bound of the interval grows if this share of the CPUs' time is idle.
+// The factor is 1 for a share of 0.3 or more, and 4 for 0.15 or less. Between these shares it is the square of 0.3 /
+// idle. So it grows faster as the share falls, because the writers need the last idle time most.
 func stretch(idle float64) float64 {
 	missing := 0.3 / max(idle, 0.15)
 	return max(1, missing*missing)
