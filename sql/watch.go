@@ -186,8 +186,10 @@ type Watched struct {
 	Problems []string // what is wrong, without full stops
 	// Failing reports whether statements on the table are known to fail, or to send nothing if OnError is skip.
 	Failing bool
-	// Mend is SQL that is meant to mend the problems. It is empty if there are none, or if an expression names a column
-	// that was dropped or renamed.
+	// Virtual reports whether the table has a virtual generated column. Such a table cannot be watched again.
+	Virtual bool
+	// Mend is SQL that is meant to mend the problems. It is empty if there are none, if Virtual is true, or if an
+	// expression names a column that was dropped or renamed.
 	Mend string
 }
 
@@ -245,18 +247,22 @@ func (w *Watched) examine(watcher string, dropped []string) {
 			}
 		}
 	}
+	w.Virtual = slices.ContainsFunc(w.Problems, func(p string) bool { return strings.HasPrefix(p, virtualColumns) })
 	switch {
 	case w.Table == "":
 		w.Mend = "DROP FUNCTION " + watcher + ";"
 	case slices.Contains(w.Problems, foreignChild):
 		w.Mend = "SELECT rowcast.unwatch(" + literal(w.Table) + ");"
-	case len(w.Problems) > 0 && !renamed:
+	case len(w.Problems) > 0 && !renamed && !w.Virtual:
 		w.Mend = w.Statement() + ";"
 	}
 }
 
-// foreignChild is a problem of a table that cannot be watched.
-const foreignChild = "it has a partition or child that is a foreign table"
+// These are problems of tables that cannot be watched. The names of the columns follow virtualColumns.
+const (
+	foreignChild   = "it has a partition or child that is a foreign table"
+	virtualColumns = "virtual generated columns, "
+)
 
 // token matches a string constant, a comment, a quoted identifier (group 1), or another word (group 2). It does not
 // know dollar quotes with a tag, so the words inside them count as identifiers.

@@ -208,15 +208,30 @@ func TestUnwatchDropsOnlyItsFunction(t *testing.T) {
 	}
 }
 
-// ReadWatched returns what is wrong with a watched table. The statement in Mend repairs it, unless an expression names
-// a column that was dropped or renamed.
+// A watchProblem is a change of a watched table, and what ReadWatched returns afterwards.
+type watchProblem struct {
+	harm, want string
+	failing    bool
+}
+
+// mends reports whether there is a problem that a statement can mend.
+func (p watchProblem) mends() bool {
+	return p.want != "" && !strings.Contains(p.want, "dropped or renamed") && !strings.Contains(p.want, "virtual")
+}
+
+// ReadWatched returns what is wrong with a watched table. The statement in Mend repairs it. There is no such statement if
+// an expression names a column that was dropped or renamed, or if the table has a virtual generated column.
 func TestProblemsOfWatchedTables(t *testing.T) {
 	t.Parallel()
 	const watch = `SELECT rowcast.watch('t', 'a', data => $$jsonb_build_object('c', "B c")$$, "on" => '{insert,update}', "when" => 'o.d IS NULL -- e')`
-	for name, test := range map[string]struct {
-		harm, want string
-		failing    bool
-	}{
+	const virtual = `DO $$ BEGIN
+		IF current_setting('server_version_num')::int >= 180000 THEN
+			EXECUTE 'ALTER TABLE t DROP e, ADD e int GENERATED ALWAYS AS (a) VIRTUAL';
+		ELSE -- PostgreSQL has no such columns before version 18
+			UPDATE pg_attribute SET attgenerated = 'v' WHERE attrelid = 't'::regclass AND attname = 'e';
+		END IF;
+	END $$`
+	for name, test := range map[string]watchProblem{
 		"none":          {`ALTER TABLE t DROP c, DROP e; ALTER TABLE t ENABLE ALWAYS TRIGGER rowcast_watch_insert; ALTER TABLE t RENAME TO s; ALTER TABLE s RENAME TO t`, "", false},
 		"disabled":      {`ALTER TABLE t DISABLE TRIGGER rowcast_watch_update`, "disabled triggers: rowcast_watch_update", false},
 		"replica":       {`ALTER TABLE t ENABLE REPLICA TRIGGER rowcast_watch_insert`, "disabled triggers: rowcast_watch_insert", false},
@@ -229,6 +244,7 @@ func TestProblemsOfWatchedTables(t *testing.T) {
 			`CREATE FOREIGN DATA WRAPPER w; CREATE SERVER s FOREIGN DATA WRAPPER w; CREATE TABLE child () INHERITS (t); CREATE FOREIGN TABLE far () INHERITS (child) SERVER s`,
 			"it has a partition or child that is a foreign table", true,
 		},
+		"virtual column":     {virtual, "virtual generated columns, which PostgreSQL does not compute for triggers: e", false},
 		"no right to insert": {`ALTER TABLE t OWNER TO pg_monitor; DO $$ BEGIN EXECUTE format('ALTER FUNCTION %s OWNER TO pg_monitor', (SELECT watcher FROM rowcast.watched())); END $$`, "the owner pg_monitor of the trigger function may not insert notifications", false},
 		"renamed column":     {`ALTER TABLE t RENAME d TO x`, `the when expression o.d IS NULL -- e names the column "d", which was dropped or renamed`, true},
 		"dropped column":     {`ALTER TABLE t DROP "B c"`, `the data expression jsonb_build_object('c', "B c") names the column "B c", which was dropped or renamed`, true},
@@ -251,7 +267,7 @@ func TestProblemsOfWatchedTables(t *testing.T) {
 				return problems, mend, failing
 			}
 			problems, mend, failing := read()
-			if problems != test.want || failing != test.failing || (mend == "") != (problems == "" || strings.Contains(problems, "dropped or renamed")) {
+			if problems != test.want || failing != test.failing || (mend != "") != test.mends() {
 				t.Fatalf("got the problems %q, failing %t and the mend %q, want the problems %q and failing %t", problems, failing, mend, test.want, test.failing)
 			}
 			if mend == "" {

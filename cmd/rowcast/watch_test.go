@@ -249,7 +249,20 @@ func TestDoctorExaminesWatchedTables(t *testing.T) {
 	}
 	_, mend, _ := strings.Cut(found["watched"], " → ")
 	runSQL(t, dsn, strings.Split(mend, " → ")...)
-	runSQL(t, dsn, "ALTER TABLE orders RENAME customer TO buyer")
+	const virtual = `DO $$ BEGIN
+		IF current_setting('server_version_num')::int >= 180000 THEN
+			EXECUTE 'ALTER TABLE tickets ADD twice int GENERATED ALWAYS AS (id * 2) VIRTUAL';
+		ELSE -- PostgreSQL has no such columns before version 18
+			ALTER TABLE tickets ADD twice int;
+			UPDATE pg_attribute SET attgenerated = 'v' WHERE attrelid = 'tickets'::regclass AND attname = 'twice';
+		END IF;
+	END $$`
+	runSQL(t, dsn, virtual)
+	code, found, _ = examine(t, dsn)
+	if want := `warn public.tickets: virtual generated columns, which PostgreSQL does not compute for triggers: twice → declare the virtual generated columns of the table public.tickets as STORED, or run rowcast unwatch public.tickets`; code != 0 || found["watched"] != want {
+		t.Errorf("got %d, %q, want 0, %q", code, found["watched"], want)
+	}
+	runSQL(t, dsn, "SELECT rowcast.unwatch('tickets')", "ALTER TABLE orders RENAME customer TO buyer")
 	code, found, _ = examine(t, dsn)
 	if want := `fail public.orders: the recipient expression customer names the column "customer", which was dropped or renamed → watch the table public.orders again with the new name of the column: rowcast watch --list prints its options`; code != 1 || found["watched"] != want {
 		t.Errorf("got %d, %q, want 1, %q", code, found["watched"], want)

@@ -48,7 +48,7 @@ func (e *Examination) watched(ctx context.Context) (finding, error) {
 			f.verdict = warning
 		}
 		if w.Mend == "" {
-			w.Mend = fmt.Sprintf("watch the table %s again with the new name of the column: rowcast watch --list prints its options", w.Table)
+			w.Mend = advice(w)
 		}
 		fixes = append(fixes, terminal.Printable(w.Mend))
 	}
@@ -56,4 +56,12 @@ func (e *Examination) watched(ctx context.Context) (finding, error) {
 		f.text, f.fix = strings.Join(texts, "; "), strings.Join(fixes, "\n")
 	}
 	return f, nil
+}
+
+// advice says how to mend a watched table if no statement can do it.
+func advice(w sql.Watched) string {
+	if w.Virtual {
+		return fmt.Sprintf("declare the virtual generated columns of the table %s as STORED, or run rowcast unwatch %s", w.Table, terminal.ShellQuote(w.Table))
+	}
+	return fmt.Sprintf("watch the table %s again with the new name of the column: rowcast watch --list prints its options", w.Table)
 }
