@@ -121,7 +121,11 @@ func onTable(ctx context.Context, dsn, name string, change func(tx pgx.Tx, table
 		return change(tx, table)
 	})
 	if failed, ok := errors.AsType[*pgconn.PgError](err); ok && failed.Code == "55P03" {
-		return fmt.Errorf("%w: after %v, another transaction still uses the table: try again after its end", err, watchLockTimeout)
+		holder := "another transaction still uses the table"
+		if strings.Contains(failed.Where, "pg_advisory_xact_lock") { // the call in rowcast.watch()
+			holder = "another session still holds the lock of migrations, as rowcast migrate does"
+		}
+		return fmt.Errorf("%w: after %v, %s: try again after its end", err, watchLockTimeout, holder)
 	}
 	return err
 }

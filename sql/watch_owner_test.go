@@ -436,8 +436,8 @@ func TestWatchWhileATableGetsTheName(t *testing.T) {
 	}
 }
 
-// Install fails if another transaction uses the table for more than 5 s. It does not wait longer, because statements of
-// the app that come later wait for Install.
+// Install fails if another transaction uses the table for more than 5 s, or if a migration runs for so long. It does not
+// wait longer, because statements of the app that come later wait for Install.
 func TestWatchWaitsForTheTableForALimitedTime(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -447,6 +447,11 @@ func TestWatchWaitsForTheTableForALimitedTime(t *testing.T) {
 	_, err := sql.Watch{Table: "public.t", Recipient: "id"}.Install(dbtest.Context(t), dsn)
 	if want := "after 5s, another transaction still uses the table: try again after its end"; err == nil || !strings.HasSuffix(err.Error(), want) {
 		t.Errorf("got %v, want an error that ends with %q", err, want)
+	}
+	run(t, conn, "COMMIT; BEGIN; SELECT pg_advisory_xact_lock(4097083626)")
+	_, err = sql.Watch{Table: "public.t", Recipient: "id"}.Install(dbtest.Context(t), dsn)
+	if want := "after 5s, another session still holds the lock of migrations, as rowcast migrate does: try again after its end"; err == nil || !strings.HasSuffix(err.Error(), want) {
+		t.Errorf("during a migration: got %v, want an error that ends with %q", err, want)
 	}
 	run(t, conn, "COMMIT")
 	if _, err := (sql.Watch{Table: "public.t", Recipient: "id"}).Install(dbtest.Context(t), dsn); err != nil {
