@@ -51,9 +51,10 @@ func (w Watch) Statement() string {
 }
 
 // literal returns text as a string constant on one line. The constant means the same with every setting of
-// standard_conforming_strings.
+// standard_conforming_strings. It has no character that a program must escape before it prints the constant on a
+// terminal.
 func literal(text string) string {
-	if !strings.ContainsFunc(text, func(r rune) bool { return r == '\\' || unicode.IsControl(r) }) {
+	if !strings.ContainsFunc(text, func(r rune) bool { return r == '\\' || isInvisible(r) }) {
 		return "'" + strings.ReplaceAll(text, "'", "''") + "'"
 	}
 	var out strings.Builder
@@ -63,13 +64,19 @@ func literal(text string) string {
 			out.WriteString(string(r) + string(r))
 		case r == '\n':
 			out.WriteString(`\n`)
-		case unicode.IsControl(r):
+		case isInvisible(r):
 			fmt.Fprintf(&out, `\u%04x`, r)
 		default:
 			out.WriteRune(r)
 		}
 	}
 	return "E'" + out.String() + "'"
+}
+
+// isInvisible reports whether r is a control character, a line or paragraph separator, or a mark that changes the
+// direction of the text after it.
+func isInvisible(r rune) bool {
+	return unicode.IsControl(r) || unicode.In(r, unicode.Bidi_Control, unicode.Zl, unicode.Zp)
 }
 
 // Install watches the table, or replaces the options of a watched table. It returns the name of the table with its

@@ -290,7 +290,7 @@ func TestWatchStatement(t *testing.T) {
 	run(t, conn, `CREATE TABLE `+table+` (a int)`)
 	want := sql.Watch{
 		Table: table, Recipient: "a -- it's\n", Event: `'a\b''c' || E'\n'`, Data: "'\"\t\\\"'::text", On: []string{"update", "delete"},
-		When: "'ä\u0085' <> $$'$$", OnError: "skip",
+		When: "'ä\u0085\u202e\u2028' <> $$'$$", OnError: "skip",
 	}
 	if got, err := want.Install(dbtest.Context(t), dsn); err != nil || got != table {
 		t.Fatalf("got %s, %v, want %s", got, err, table)
@@ -310,6 +310,10 @@ func TestWatchStatement(t *testing.T) {
 	const short = "SELECT rowcast.watch('t', recipient => 'a')"
 	if got := (sql.Watch{Table: "t", Recipient: "a", Event: "'message'", Data: "to_jsonb(n.*)", On: []string{"insert"}, When: "true", OnError: "fail"}).Statement(); got != short {
 		t.Errorf("got %s, want %s", got, short)
+	}
+	const escaped = `SELECT rowcast.watch('t', recipient => E'''a\u202e\u2028\u2029\u061c''')`
+	if got := (sql.Watch{Table: "t", Recipient: "'a\u202e\u2028\u2029\u061c'"}).Statement(); got != escaped {
+		t.Errorf("with invisible characters: got %q, want %q", got, escaped)
 	}
 	if _, was, err := sql.Unwatch(dbtest.Context(t), dsn, table); err != nil || !was {
 		t.Errorf("unwatch: got %t, %v, want true", was, err)

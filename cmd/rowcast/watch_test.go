@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"rowcast/cmd/internal/terminal"
 	"rowcast/sql/dbtest"
 )
 
@@ -223,6 +224,23 @@ func TestWatchedTableIsRestored(t *testing.T) {
 				t.Errorf("after unwatch, the number of triggers and the number of watched tables are %s, want 00", got)
 			}
 		})
+	}
+}
+
+// The statement that --list prints has the options of the watched table, even if they contain invisible characters, such
+// as marks that change the direction of the text.
+func TestListedStatementKeepsInvisibleCharacters(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	const when = "note <> 'a\u202e\u2066\u2028b'"
+	runSQL(t, dsn, "CREATE TABLE notes (id int, note text)", "SELECT rowcast.watch('notes', 'id', \"when\" => $$"+when+"$$)")
+	listed := succeed(t, "watch", "--list", "--database-url", dsn)
+	if terminal.HasControl(strings.TrimSpace(listed)) {
+		t.Errorf("got the statement %q, want one without invisible characters", listed)
+	}
+	runSQL(t, dsn, "SELECT rowcast.unwatch('notes')", listed)
+	if got := valueOf(t, dsn, "SELECT options ->> 'when' FROM rowcast.watched()"); got != when {
+		t.Errorf("after %q: got the condition %q, want %q", listed, got, when)
 	}
 }
 
