@@ -20,7 +20,7 @@ import (
 
 // The listener works although the database has settings that could disturb it. It overrides the settings on which its
 // statements depend.
-func TestInheritsNoSettings(t *testing.T) {
+func TestSettingsOfTheDatabaseDoNotDisturb(t *testing.T) {
 	t.Parallel()
 	for _, pollOnly := range []bool{false, true} {
 		t.Run(fmt.Sprintf("PollOnly=%t", pollOnly), func(t *testing.T) {

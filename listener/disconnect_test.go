@@ -19,7 +19,7 @@ import (
 // If the listener sleeps, rows that were committed before a request are delivered first. Malformed requests are logged
 // and ignored. A listener with PollOnly receives no requests, but its hub can send them. Requests do not reach other
 // databases.
-func TestDisconnectReachesEveryListener(t *testing.T) {
+func TestDisconnectReachesListeners(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
 	conn := connect(t, dsn)

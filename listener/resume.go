@@ -136,7 +136,7 @@ func (s *session) recover(ctx context.Context, db querier) error {
 	}
 	s.delivered.removeAbove(left.Xid)
 	s.cursor = s.cursor.Clamp(left, s.epoch) // rule 20
-	s.Logger.Warn("the server has lost delivered rows (crash or failover)", "last_row_left", left.ID)
+	s.Logger.Warn("the server may have lost delivered rows (crash or failover): continuing after the last row that still exists", "last_row_left", left.ID)
 	s.Deliver(feed.Batch{Cursor: s.cursor, Clamp: &left, Warming: s.isWarming()})
 	return nil
 }

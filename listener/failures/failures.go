@@ -40,7 +40,7 @@ var All = []Operation{
 	JWKS, AuthURL, Accept, Inbox,
 }
 
-// steady lists the operations that the hub attempts again and again, each of them in a single loop. So the last attempt
+// steady lists the operations that the hub attempts again and again by itself. So the last result that was recorded
 // says whether such an operation fails at present. All other operations are attempted only when they are needed, for
 // example for a client. Several goroutines may attempt them at the same time, and some may succeed while others fail.
 var steady = []Operation{Connect, ParkLock, Fetch, History, Retention, JWKS}

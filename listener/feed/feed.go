@@ -45,9 +45,10 @@ type Batch struct {
 	// Warming reports that the listener still reads rows that were committed before it began. A hub should accept no
 	// clients until it has received a batch without Warming.
 	Warming bool
-	// Clamp is set if the server has lost delivered rows in a crash or failover. It is the highest delivered row that
-	// still exists, and the batch continues after it. The delivered rows of transactions above the transaction of this row
-	// are lost. Clients' cursors of the earlier epoch must be clamped too ([cursor.Cursor.Clamp]).
+	// Clamp is set if the server has lost delivered rows in a crash or failover, or may have lost them. It is the highest
+	// delivered row that still exists, and the batch continues after it. The delivered rows of transactions above the
+	// transaction of this row count as lost. Clients' cursors of the earlier epoch must be clamped too
+	// ([cursor.Cursor.Clamp]).
 	Clamp *cursor.Row
 	// Reset, if not empty, is the reason why this batch does not continue the batch before it: delivered rows may be
 	// lost, or rows between the two batches may be missing.

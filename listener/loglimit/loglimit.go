@@ -1,5 +1,5 @@
-// Package loglimit bounds how often each kind of log line is written. So no client, row or role of the database can
-// fill a disk with log lines.
+// Package loglimit bounds how often a kind of log line is written. It is for log lines that clients, rows or roles of
+// the database can cause, because otherwise they could fill a disk.
 package loglimit
 
 import (
