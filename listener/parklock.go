@@ -98,8 +98,8 @@ var lockHolder = fmt.Sprintf(`SELECT pid FROM pg_locks WHERE locktype = 'advisor
 	AND classid = %d AND objid = %d AND objsubid = 2
 	AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) LIMIT 1`, sql.ParkLock1, sql.ParkLock2)
 
-// heldElsewhere returns the process of another hub that holds the lock. It returns 0 if there is none, or if the
-// connection is busy.
+// heldElsewhere returns the process of another session, normally of a hub, that holds the lock exclusively. It returns
+// 0 if there is none, or if the connection is busy.
 func (p *parkLock) heldElsewhere(ctx context.Context) (holder uint32, err error) {
 	if idle, err := p.isIdle(); err != nil || !idle {
 		return 0, err
