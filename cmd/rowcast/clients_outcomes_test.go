@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
+	"testing"
 )
 
 // An outcome is what a client is expected to receive. stream/README.md describes the outcomes in a table and below it.
@@ -97,7 +99,7 @@ func takePart(got []string, next int, c cut) (following int, rest []string, err 
 	case !isReset:
 		return c.row, rest, nil
 	case len(rest) == 0:
-		return 0, nil, fmt.Errorf("received nothing after %v", want[len(want)-2:])
+		return 0, nil, fmt.Errorf("received nothing after %v", want[max(0, len(want)-2):])
 	}
 	// The client does not receive the rows that were inserted before the reset.
 	following, ok := rowOf(rest[0])
@@ -105,4 +107,15 @@ func takePart(got []string, next int, c cut) (following int, rest []string, err 
 		return 0, nil, fmt.Errorf("received %s after the reset", rest[0])
 	}
 	return following, rest, nil
+}
+
+// takePart returns an error if nothing follows the reset after a cut, wherever the id is in the block.
+func TestNothingAfterAPartOfAnID(t *testing.T) {
+	t.Parallel()
+	for block, got := range map[string][]string{"id: 12\ndata: [1]\n\n": {"reset"}, "data: [1]\nid: 12\n\n": {"[1]", "reset"}} {
+		c := cut{row: 1, block: block, sent: strings.Index(block, "12") + 1}
+		if _, _, err := takePart(got, 1, c); err == nil || err.Error() != fmt.Sprintf("received nothing after %v", got) {
+			t.Errorf("%v: got the error %v, want one that says that nothing came after the reset", c, err)
+		}
+	}
 }
