@@ -5,7 +5,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"slices"
 	"strconv"
@@ -15,6 +17,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"golang.org/x/sync/errgroup"
 
 	"rowcast/listener/feed"
 	"rowcast/sql/dbtest"
@@ -101,6 +104,9 @@ func (s *reconnectTimes) measureOld(c *clientGroup, log *rowLog, taken func() []
 func (s *reconnectTimes) report(b *testing.B) {
 	p99 := make(map[string]float64)
 	for name, times := range map[string][]float64{"quiet": s.quiet, "fresh": s.fresh, "coming": s.coming, "replays": s.replays} {
+		if len(times) == 0 {
+			b.Fatalf("the observer has measured no latency: %s", name)
+		}
 		slices.Sort(times)
 		p99[name] = times[len(times)*99/100]
 		b.ReportMetric(times[len(times)/2], name+"-p50-ms")
@@ -151,6 +157,7 @@ func observe(b *testing.B, dsn, url string) (taken func() []float64) {
 	b.Cleanup(func() { _ = observer.Process.Kill(); reading.Wait(); _ = observer.Wait() })
 	lines := bufio.NewScanner(out)
 	if !lines.Scan() {
+		_ = observer.Wait() // until stderr is complete
 		b.Fatalf("the observer has printed nothing; stderr: %s", said)
 	}
 
@@ -165,6 +172,10 @@ func observe(b *testing.B, dsn, url string) (taken func() []float64) {
 			mu.Lock()
 			took = append(took, one)
 			mu.Unlock()
+		}
+		_ = observer.Wait() // until stderr is complete
+		if b.Context().Err() == nil {
+			b.Errorf("the observer has ended before the benchmark; stderr: %s", said)
 		}
 	})
 	return func() []float64 {
@@ -190,9 +201,15 @@ func init() {
 }
 
 // watch inserts at most a hundred rows per second for the recipient observer. It prints the latency of each row in
-// milliseconds, from before the INSERT until the stream at the URL has received the row.
+// milliseconds, from before the INSERT until the stream at the URL has received the row. watch returns when the stream
+// has ended or an INSERT has failed.
 func watch(ctx context.Context, dsn, url string) error {
-	response, err := http.Get(url)
+	group, ctx := errgroup.WithContext(ctx)
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return err
+	}
+	response, err := http.DefaultClient.Do(request)
 	if err != nil {
 		return err
 	}
@@ -201,19 +218,23 @@ func watch(ctx context.Context, dsn, url string) error {
 	if err != nil {
 		return err
 	}
-	defer db.Close(ctx)
-	failed := make(chan error, 1)
-	go func() { failed <- writeTimes(ctx, db) }()
-	var decoder sse.Decoder
-	for e, err := range decoder.Events(response.Body) {
+	defer db.Close(context.WithoutCancel(ctx))
+	group.Go(func() error { return writeTimes(ctx, db) })
+	group.Go(func() error { return printTimes(response.Body) })
+	return group.Wait()
+}
+
+// printTimes prints the latency of each row until the stream ends.
+func printTimes(stream io.Reader) error {
+	for e, err := range sse.Events(stream) {
 		if err != nil {
-			return errors.Join(err, <-failed)
+			return err
 		}
 		if sent, err := strconv.ParseInt(e.Data, 10, 64); err == nil { // the data of the hub's own events is not a number
 			fmt.Println(float64(time.Now().UnixNano()-sent) / 1e6)
 		}
 	}
-	return <-failed
+	return errors.New("the stream has ended")
 }
 
 // writeTimes inserts rows until an INSERT fails. The data of a row is the time before its INSERT, in nanoseconds since
@@ -226,4 +247,28 @@ func writeTimes(ctx context.Context, db *pgx.Conn) error {
 		}
 	}
 	return nil
+}
+
+// watch returns an error when its stream ends, and when an INSERT fails while the stream stays open.
+func TestObserverReportsItsEnd(t *testing.T) {
+	t.Parallel()
+	for want, lasts := range map[string]bool{"the stream has ended": false, `relation "rowcast.notifications" does not exist`: true} {
+		dsn := dbtest.Database(t)
+		hub := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Type", "text/event-stream")
+			w.(http.Flusher).Flush()
+			if lasts {
+				<-r.Context().Done()
+			}
+		}))
+		t.Cleanup(hub.Close)
+		if lasts {
+			runSQL(t, dsn, "DROP TABLE rowcast.notifications CASCADE")
+		}
+		ended := make(chan error, 1)
+		go func() { ended <- watch(t.Context(), dsn, hub.URL) }()
+		if err, _ := receive(t, ended, "the end of watch"); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want %s", err, want)
+		}
+	}
 }
