@@ -17,6 +17,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"rowcast/listener/feed"
+	"rowcast/sql/dbtest"
 	"rowcast/stream/sse"
 )
 
@@ -229,10 +230,13 @@ func (l *rowLog) note(recipients ...string) {
 	}
 }
 
-// add inserts and records the next row. It must not be called by two goroutines at the same time.
+// add inserts the next row, and records it if the INSERT has succeeded. It must not be called by two goroutines at the
+// same time.
 func (l *rowLog) add(ctx context.Context, db *pgx.Conn, recipient string) error {
 	_, err := db.Exec(ctx, "INSERT INTO rowcast.notifications (recipient, data) VALUES ($1, to_jsonb($2::int))", recipient, l.rows)
-	l.note(recipient)
+	if err == nil {
+		l.note(recipient)
+	}
 	return err
 }
 
@@ -271,4 +275,24 @@ func (l *rowLog) of(uid string, first int) []int {
 	rows := slices.Sorted(slices.Values(slices.Concat(l.by[uid], l.by[feed.Everyone])))
 	from, _ := slices.BinarySearch(rows, first)
 	return rows[from:]
+}
+
+// A row whose INSERT has failed is not in a rowLog.
+func TestRowLogHasNoFailedRow(t *testing.T) {
+	t.Parallel()
+	db, err := pgx.Connect(t.Context(), dbtest.Database(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close(context.Background())
+	log := &rowLog{}
+	if err := log.add(t.Context(), db, ""); err == nil {
+		t.Error("the INSERT of a row with an empty recipient has succeeded, want an error")
+	}
+	if err := log.add(t.Context(), db, "alice"); err != nil {
+		t.Error(err)
+	}
+	if got := log.of("alice", 0); log.rows != 1 || !slices.Equal(got, []int{0}) {
+		t.Errorf("the log has %d rows, and the rows %v for alice, want one row, and the row 0", log.rows, got)
+	}
 }
