@@ -224,13 +224,36 @@ func (m *marionette) send(ctx context.Context, command driverCommand, parameters
 	}
 	var fields [4]json.RawMessage // 1 for an answer, the number of the command, the error, and the result
 	if err := json.Unmarshal(answer, &fields); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%s: cannot read the answer %s: %w", command.name, answer, err)
 	}
 	var failure *struct{ Error, Message string }
-	if err := json.Unmarshal(fields[2], &failure); err != nil || failure != nil {
-		return nil, fmt.Errorf("%s: %v", command.name, failure)
+	if err := json.Unmarshal(fields[2], &failure); err != nil {
+		return nil, fmt.Errorf("%s: cannot read the error in the answer %s: %w", command.name, answer, err)
+	}
+	if failure != nil {
+		return nil, fmt.Errorf("%s: %s: %s", command.name, failure.Error, failure.Message)
 	}
 	return fields[3], nil
+}
+
+// The error of a command says what Firefox has answered, also if the answer cannot be read.
+func TestMarionetteErrors(t *testing.T) {
+	t.Parallel()
+	for answer, want := range map[string]string{
+		`[1, 1, {"error": "no such window", "message": "closed"}, null]`: "NewWindow: no such window: closed",
+		`[1, 1, "broken", null]`: `NewWindow: cannot read the error in the answer [1, 1, "broken", null]: json: `,
+		`[1, 1]`:                 `NewWindow: cannot read the error in the answer [1, 1]: `,
+		`{}`:                     `NewWindow: cannot read the answer {}: json: `,
+	} {
+		from := bufio.NewReader(strings.NewReader(fmt.Sprintf("%d:%s", len(answer), answer)))
+		conn, firefox := net.Pipe()
+		t.Cleanup(func() { conn.Close() })
+		go func() { _, _ = io.Copy(io.Discard, firefox) }()
+		m := &marionette{conn: conn, from: from}
+		if _, err := m.send(t.Context(), newWindow, object{}); err == nil || !strings.HasPrefix(err.Error(), want) {
+			t.Errorf("the answer %s: got %v, want %s", answer, err, want)
+		}
+	}
 }
 
 // exchange sends a command, and returns the answer.
