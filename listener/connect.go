@@ -301,9 +301,12 @@ func (l *Listener) Preflight(ctx context.Context) error {
 }
 
 // logDifferences logs the first differences between the schema and what [sql.Migrate] installs. It does not compare a
-// schema of a later version.
+// schema or an inbox of a later version.
 func (l *Listener) logDifferences(ctx context.Context, db querier) error {
 	if version, err := sql.CheckVersion(ctx, db); err != nil || version > sql.Version() {
+		return err
+	}
+	if inbox, err := sql.InstalledInbox(ctx, db); err != nil || inbox > sql.InboxVersion() {
 		return err
 	}
 	const most = 10

@@ -182,10 +182,16 @@ func TestPreflightLogsDifferences(t *testing.T) {
 		if err := l.Preflight(limited(t)); err != nil || strings.Count(log.String(), want) != 1 {
 			t.Errorf("altered schema, PollOnly %t: got %v and the log %s, want no error and %s", pollOnly, err, &log, want)
 		}
-		exec(t, conn, "INSERT INTO rowcast.migrations (version_id, is_applied) VALUES (99, true)")
-		log.Reset()
-		if err := l.Preflight(limited(t)); err != nil || log.Len() != 0 {
-			t.Errorf("newer schema, PollOnly %t: got %v and the log %s, want no error and an empty log", pollOnly, err, &log)
+		for what, statements := range map[string][2]string{
+			"inbox":  {"CREATE FUNCTION rowcast.inbox_version() RETURNS integer LANGUAGE sql AS 'SELECT 9'", "DROP FUNCTION rowcast.inbox_version()"},
+			"schema": {"INSERT INTO rowcast.migrations (version_id, is_applied) VALUES (99, true)", "DELETE FROM rowcast.migrations WHERE version_id = 99"},
+		} {
+			exec(t, conn, statements[0])
+			log.Reset()
+			if err := l.Preflight(limited(t)); err != nil || log.Len() != 0 {
+				t.Errorf("newer %s, PollOnly %t: got %v and the log %s, want no error and an empty log", what, pollOnly, err, &log)
+			}
+			exec(t, conn, statements[1])
 		}
 	}
 }

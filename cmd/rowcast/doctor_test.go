@@ -156,6 +156,32 @@ func TestDoctorFinds(t *testing.T) {
 	}
 }
 
+// If the schema or the inbox is newer than the program, the doctor does not compare the objects of the schema, and does
+// not report that they are as they should be.
+func TestDoctorDoesNotCompareANewerSchema(t *testing.T) {
+	t.Parallel()
+	for harm, want := range map[string]string{
+		"INSERT INTO rowcast.migrations (version_id, is_applied) VALUES (99, true)":                     "the schema has version 99, and this rowcast knows versions up to " + schemaVersion,
+		"CREATE OR REPLACE FUNCTION rowcast.inbox_version() RETURNS integer LANGUAGE sql AS 'SELECT 9'": "the inbox has version 9, and this rowcast knows versions up to 1",
+	} {
+		dsn := dbtest.Inbox(t)
+		runSQL(t, dsn, harm, "DROP INDEX rowcast.notifications_recipient_idx")
+		code, found, out := examine(t, dsn)
+		want = "warn " + want + ", so the objects of the schema were not checked → use the rowcast that has migrated the schema"
+		if code != 0 || found["migrations"] != want {
+			t.Errorf("got %d, %q, want 0, %q", code, found["migrations"], want)
+		}
+		for _, check := range []string{"tables", "columns", "constraints", "indexes", "functions", "trigger", "owners", "grants"} {
+			if found[check] != "" {
+				t.Errorf("%s: got %q, want nothing, because nothing was compared", check, found[check])
+			}
+		}
+		if found["reading"] != "ok new rows can be read" {
+			t.Errorf("the last check: got %q, want that new rows can be read\n%s", found["reading"], out)
+		}
+	}
+}
+
 // If INSERTs of an app fail, the doctor says so. After the statements that it prints, the INSERTs succeed.
 func TestDoctorMendsINSERTs(t *testing.T) {
 	t.Parallel()

@@ -29,7 +29,8 @@ type Examination struct {
 	seesAllSessions bool   // the role of the connection may see what the sessions of other roles do
 	quoted          string // Role, quoted for SQL; set by the check "role"
 
-	differences []sql.Difference // between the schema and what rowcast migrate installs; set by the check "migrations"
+	compared    bool             // the check "migrations" has compared the schema with what rowcast migrate installs
+	differences []sql.Difference // what the comparison has found
 }
 
 // A check examines one property of the database. Its function run returns an error if the property cannot be examined.
@@ -51,7 +52,7 @@ const (
 	withoutTransaction
 )
 
-// A finding is the result of a check.
+// A finding is the result of a check. The zero finding is not reported: there was nothing to examine.
 type finding struct {
 	verdict verdict
 	text    string
@@ -131,6 +132,9 @@ func (e *Examination) Run(ctx context.Context) bool {
 	}
 	for _, check := range selected {
 		f := e.examine(ctx, check)
+		if f == (finding{}) {
+			continue
+		}
 		report(e.Out, check.name, f)
 		switch f.verdict {
 		case failure:

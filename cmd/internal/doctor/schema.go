@@ -128,7 +128,8 @@ func (e *Examination) rowSecurity(ctx context.Context) (finding, error) {
 	return ok("no row security policy applies to this role"), nil
 }
 
-// migrations checks the version of the schema, and compares the objects of the schema for the checks that follow.
+// migrations checks the versions of the schema and of the inbox. It compares the objects of the schema for the checks
+// that follow, unless one of the versions is newer than this program.
 func (e *Examination) migrations(ctx context.Context) (finding, error) {
 	version, err := sql.CheckVersion(ctx, e.tx)
 	if errors.Is(err, sql.ErrNoSchema) {
@@ -137,23 +138,32 @@ func (e *Examination) migrations(ctx context.Context) (finding, error) {
 	if err != nil {
 		return finding{}, err
 	}
-	if version > sql.Version() {
-		return finding{
-			warning, fmt.Sprintf("the schema has version %d, and this rowcast knows versions up to %d, so the objects of the schema were not checked", version, sql.Version()),
-			"use the rowcast that has migrated the schema",
-		}, nil
+	inbox, err := sql.InstalledInbox(ctx, e.tx)
+	if err != nil {
+		return finding{}, err
+	}
+	switch {
+	case version > sql.Version():
+		return newer("schema", version, sql.Version()), nil
+	case inbox > sql.InboxVersion():
+		return newer("inbox", inbox, sql.InboxVersion()), nil
 	}
 	if e.differences, err = sql.Differences(ctx, e.tx); err != nil {
 		return finding{}, err
 	}
-	inbox, err := sql.InstalledInbox(ctx, e.tx)
-	switch {
-	case err != nil:
-		return finding{}, err
-	case inbox == 0:
+	e.compared = true
+	if inbox == 0 {
 		return ok("the schema has the version that this rowcast needs: %d; the inbox is not installed, and rowcast serve --inbox needs it", version), nil
 	}
 	return ok("the schema has the version that this rowcast needs: %d; the inbox has version %d", version, inbox), nil
+}
+
+// newer returns a warning that the schema or the inbox has a version that this program does not know.
+func newer(what string, version, known int64) finding {
+	return finding{
+		warning, fmt.Sprintf("the %s has version %d, and this rowcast knows versions up to %d, so the objects of the schema were not checked", what, version, known),
+		"use the rowcast that has migrated the schema",
+	}
 }
 
 // rows checks whether the table was restored from another server, and looks for rows with a transaction number that
