@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"net/http/httptrace"
 	"net/url"
 	"regexp"
@@ -296,7 +297,7 @@ func TestPollsEndWhenTheHubStops(t *testing.T) {
 }
 
 // While the database cannot be read, a poll that needs it waits for a heartbeat interval. Then it gets the answer
-// "retry later", and is counted as refused.
+// "retry later", and is counted as refused. A HEAD request begins no poll, so it is answered at once, as for a stream.
 func TestPollDuringAnOutage(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -315,6 +316,12 @@ func TestPollDuringAnOutage(t *testing.T) {
 		}
 		if s := &f.hub.Stats; s.Polls.Load() != 1 || s.Refused.Unavailable.Load() != 1 {
 			t.Errorf("counted %d polls and %d requests while the hub is unavailable, want 1 and 1", s.Polls.Load(), s.Refused.Unavailable.Load())
+		}
+		w, head, began := httptest.NewRecorder(), httptest.NewRequestWithContext(t.Context(), http.MethodHead, "/?poll=1", nil), time.Now()
+		head.Header.Set("Last-Event-ID", start.String())
+		f.hub.Serve(w, head, stream.Grant{User: "alice"})
+		if polls := f.hub.Stats.Polls.Load(); w.Code != http.StatusOK || time.Since(began) > 0 || polls != 1 {
+			t.Errorf("HEAD: got %d after %v, with %d polls counted, want 200 at once and 1 poll", w.Code, time.Since(began), polls)
 		}
 	})
 }

@@ -28,7 +28,8 @@ import (
 // cursor, it ends after rowcast.hello. If poll has another value than 1, the status is 400.
 //
 // The response to a HEAD request has the status and the headers of the response to GET for a stream, except Connection.
-// It has no body. A HEAD request opens no stream and begins no poll.
+// It has no body. A HEAD request opens no stream and begins no poll. So with poll=1, its status does not say whether the
+// hub can read missed rows.
 func (h *Hub) Serve(w http.ResponseWriter, r *http.Request, grant Grant) {
 	h.init()
 	poll, ok := isPoll(r)
