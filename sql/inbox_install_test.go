@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -104,6 +105,38 @@ func TestInboxDifferences(t *testing.T) {
 			}
 			mendAll(t, conn)
 		})
+	}
+}
+
+// Differences finds each function that PUBLIC may call, although it may not after the installation. The statements that
+// create a missing function again do not let PUBLIC call it.
+func TestPrivateFunctionsStayPrivate(t *testing.T) {
+	t.Parallel()
+	conn := connect(t, dbtest.Inbox(t))
+	run(t, conn, "CREATE TABLE public.t (id int); SELECT rowcast.watch('public.t', 'id')")
+	const private = `SELECT string_agg(format('FUNCTION rowcast.%I(%s)', proname, pg_get_function_identity_arguments(oid)), E'\n' ORDER BY proname)
+		FROM pg_proc WHERE pronamespace = 'rowcast'::regnamespace AND NOT has_function_privilege('pg_monitor', oid, 'EXECUTE')`
+	want := text(t, conn, private)
+	run(t, conn, "GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA rowcast TO PUBLIC; SET search_path = pg_catalog, pg_temp")
+	all, err := sql.Differences(dbtest.Context(t), conn)
+	var got []string
+	for _, d := range all {
+		got = append(got, d.Object)
+	}
+	slices.Sort(got)
+	if names := strings.Split(want, "\n"); err != nil || !slices.Equal(got, slices.Sorted(slices.Values(names))) {
+		t.Errorf("got the functions %q, %v, want %q", got, err, names)
+	}
+	mendAll(t, conn)
+	for name := range strings.SplitSeq(want, "\n") {
+		if strings.Contains(name, ".watch_") {
+			continue // only rowcast.watch() creates the function of a watched table
+		}
+		run(t, conn, "DROP "+name+" CASCADE")
+		mendAll(t, conn)
+		if got := text(t, conn, private); got != want {
+			t.Errorf("after %s was created again: got the private functions\n%s\nwant\n%s", name, got, want)
+		}
 	}
 }
 

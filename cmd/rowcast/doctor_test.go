@@ -64,7 +64,7 @@ func TestDoctorFindsNothing(t *testing.T) {
 		"functions":    `ok every function has the source that rowcast migrate installs`,
 		"trigger":      `ok every trigger is enabled in all sessions`,
 		"owners":       `ok every object belongs to the owner of the schema or a superuser, except functions of watched tables`,
-		"grants":       `ok no table and no function of the inbox grants rights to PUBLIC`,
+		"grants":       `ok no table, and no function of the inbox or of a watched table, grants rights to PUBLIC`,
 		"senders":      `ok the roles that may insert notifications may call what an INSERT calls`,
 		"read-only":    `ok no setting makes the transactions of an app read-only`,
 		"ids":          `ok the sequence of the ids is not behind the ids of the rows`,

@@ -96,7 +96,7 @@ var checks = []check{
 	{"functions", compared("every function has the source that rowcast migrate installs", "function"), ordinary},
 	{"trigger", compared("every trigger is enabled in all sessions", "trigger", "enabled", "rule"), ordinary},
 	{"owners", compared("every object belongs to the owner of the schema or a superuser, except functions of watched tables", "owner"), ordinary},
-	{"grants", compared("no table and no function of the inbox grants rights to PUBLIC", "grant"), ordinary},
+	{"grants", compared("no table, and no function of the inbox or of a watched table, grants rights to PUBLIC", "grant"), ordinary},
 	{"senders", (*Examination).senders, ordinary},
 	{"read-only", (*Examination).readOnly, ordinary},
 	{"rows", (*Examination).rows, ordinary},
