@@ -20,8 +20,10 @@ func TestDivideDescriptors(t *testing.T) {
 			"lower --max-connections, or " + howToRaise},
 		{256, 0, division{256 - 64 - 4 - 4 - 32, 32}, ""},
 		{64, 0, division{64 - 16 - 4 - 4 - 16, 16}, ""},
-		{24, 0, division{}, "--replays: 4 connections for replays leave no open files for streams, because this process may have only 24: " +
+		{29, 0, division{}, "--replays: 4 connections for replays leave no open files for streams, because this process may have only 29: " +
 			"lower --replays, or " + howToRaise},
+		{28, 0, division{}, "this process may have only 28 open files, which leaves none for streams: " + howToRaise},
+		{0, 1, division{}, "this process may have only 0 open files, which leaves none for streams: " + howToRaise},
 	} {
 		got, err := divideDescriptors(tt.available, tt.streams, 4, ownConnections)
 		text := ""
