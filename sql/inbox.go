@@ -5,7 +5,6 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -83,24 +82,25 @@ func CheckInbox(ctx context.Context, db querier) error {
 }
 
 // adoptInbox corrects the snapshots of users after a restore. A snapshot from another server could contain rows that
-// this server inserts later. If isRestored is true, the restored rows will get the number 1, and adoptInbox corrects
-// the snapshots of all users. Otherwise, it corrects only the snapshots of users who have one that is ahead of this
-// server.
+// this server inserts later.
 //
-// Afterwards, rows that were unread for a corrected user are still unread, and rows that the user has archived with
-// "all" are no longer archived. If isRestored is true, restored rows for groups and everyone are seen and read, unless
-// the user has marked them as unread since the last "all". Restored rows for the user are then seen if the user has
-// ever marked all as seen or read.
+// If isRestored is true, the restored rows will get the number 1, and adoptInbox corrects the snapshots of all users.
+// Afterwards, rows that were unread for a user are still unread, and rows that the user has archived with "all" are no
+// longer archived. Restored rows for groups and everyone are seen and read, unless the user has marked them as unread
+// since the last "all". Restored rows for the user are then seen if the user has ever marked all as seen or read.
+//
+// Otherwise, the restored rows keep their numbers, and they all keep their state. The dump can still contain snapshots
+// that are ahead of this server, if the last transactions of the other server inserted no rows.
 func adoptInbox(ctx context.Context, tx pgx.Tx, isRestored bool) error {
 	version, err := InstalledInbox(ctx, tx)
 	if err != nil || version == 0 {
 		return err
 	}
-	for _, statement := range []string{keepUnread, forgetSnapshots, "DELETE FROM rowcast.inbox_changes"} {
-		if !isRestored {
-			statement = strings.ReplaceAll(statement, "/* users */", "AND greatest(pg_snapshot_xmax(u.visited), pg_snapshot_xmax(u.seen),"+
-				" pg_snapshot_xmax(u.read), pg_snapshot_xmax(u.archived)) > pg_snapshot_xmax(pg_current_snapshot())")
-		}
+	statements := []string{cutChanges, cutSnapshots}
+	if isRestored {
+		statements = []string{keepUnread, forgetSnapshots, "DELETE FROM rowcast.inbox_changes"}
+	}
+	for _, statement := range statements {
 		if _, err := tx.Exec(ctx, statement); err != nil {
 			return fmt.Errorf("correct the inbox: %w", err)
 		}
@@ -113,12 +113,31 @@ const (
 	keepUnread = `INSERT INTO rowcast.inbox_states AS old (recipient, id, read, read_version)
 		SELECT u.recipient, n.id, false, u.version + 1 FROM rowcast.inbox_users u JOIN rowcast.notifications n ON n.recipient = u.recipient
 			LEFT JOIN rowcast.inbox_states s ON s.recipient = u.recipient AND s.id = n.id
-			WHERE NOT rowcast.inbox_is_read(s.read, s.read_version, false, n.xid, u.read, u.read_version, u.visited) /* users */
+			WHERE NOT rowcast.inbox_is_read(s.read, s.read_version, false, n.xid, u.read, u.read_version, u.visited)
 		ON CONFLICT (recipient, id) DO UPDATE SET read = false, read_version = excluded.read_version`
 
 	// forgetSnapshots replaces snapshots. The snapshot '3:3:' contains rows with the number 1, and no row with a number
 	// that a server has assigned, because these numbers begin at 3. The snapshot '1:1:' contains nothing.
-	forgetSnapshots = `UPDATE rowcast.inbox_users u SET version = version + 1, visited = '3:3:', archived = '1:1:',
-		seen = CASE seen::text WHEN '1:1:' THEN seen ELSE '3:3:' END, read = CASE read::text WHEN '1:1:' THEN read ELSE '3:3:' END
-		WHERE true /* users */`
+	forgetSnapshots = `UPDATE rowcast.inbox_users SET version = version + 1, visited = '3:3:', archived = '1:1:',
+		seen = CASE seen::text WHEN '1:1:' THEN seen ELSE '3:3:' END, read = CASE read::text WHEN '1:1:' THEN read ELSE '3:3:' END`
 )
+
+// cutSnapshots removes the transactions from since on from the snapshots of users who have one that is ahead of this
+// server. cutChanges does so for the snapshots that undo would restore.
+var (
+	cutSnapshots = "UPDATE rowcast.inbox_users SET visited = " + cut("visited") + ", seen = " + cut("seen") +
+		", read = " + cut("read") + ", archived = " + cut("archived") + " WHERE " + isAhead
+	cutChanges = "UPDATE rowcast.inbox_changes SET before = " + cut("before") +
+		" WHERE before IS NOT NULL AND recipient IN (SELECT recipient FROM rowcast.inbox_users WHERE " + isAhead + ")"
+)
+
+// isAhead is a condition in SQL for a row of rowcast.inbox_users.
+const isAhead = "greatest(pg_snapshot_xmax(visited), pg_snapshot_xmax(seen), pg_snapshot_xmax(read), pg_snapshot_xmax(archived))" +
+	" > pg_snapshot_xmax(pg_current_snapshot())"
+
+// cut returns an expression in SQL for the snapshot in a column without the transactions from since on.
+func cut(column string) string {
+	return fmt.Sprintf(`(SELECT concat_ws(':', coalesce(running[1], top), top, array_to_string(running, ','))::pg_snapshot
+		FROM (SELECT least(pg_snapshot_xmax(%[1]s), %[2]s::text::xid8)) AS lower (top),
+			LATERAL (SELECT ARRAY(SELECT x FROM pg_snapshot_xip(%[1]s) AS x WHERE x < top ORDER BY x)) AS xip (running))`, column, since)
+}

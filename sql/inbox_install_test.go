@@ -310,3 +310,48 @@ func TestInboxAfterARestore(t *testing.T) {
 		}
 	}
 }
+
+// If the restored rows keep their transaction numbers, they also keep their state, although the snapshots of the user
+// are ahead of this server. The rows that this server has inserted since the restore are unread.
+func TestInboxAfterARestoreThatKeepsNumbers(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Inbox(t)
+	v := visitor{t, connect(t, dsn), "alice", []string{"team:7"}}
+	send(t, v.conn, "*")
+	v.markAll("archive", v.list().Cursor)
+	open := connect(t, dsn)
+	run(t, open, "BEGIN")
+	read, unread, marked := send(t, v.conn, "alice"), send(t, open, "alice"), send(t, v.conn, "*")
+	undo := v.markAll("read", v.list().Cursor).Undo
+	run(t, open, "COMMIT")
+	v.mark("unread", marked)
+	run(t, v.conn, `UPDATE rowcast.inbox_users SET visited = regexp_replace(visited::text, ':[0-9]+:', ':999999999:')::pg_snapshot,
+			seen = regexp_replace(seen::text, ':[0-9]+:', ':999999999:')::pg_snapshot, read = regexp_replace(read::text, ':[0-9]+:', ':999999999:')::pg_snapshot;
+		INSERT INTO rowcast.inbox_changes VALUES ('alice', 0, 'read', '{}', '3:999999999:', 0, 0);
+		UPDATE rowcast.history SET system_identifier = 7`)
+	restored := fmt.Sprintf(`SELECT jsonb_agg(jsonb_build_array(item -> 'id', item -> 'seen', item -> 'read'))::text
+		FROM jsonb_array_elements(rowcast.inbox('alice', '{team:7}') -> 'items') AS item WHERE (item ->> 'id')::bigint <= %d`, marked)
+	want := text(t, v.conn, restored)
+	if state := fmt.Sprintf(`["%d", false, false], ["%d", true, true]`, unread, read); !strings.Contains(want, state) {
+		t.Fatalf("before: got the states %s, want among them %s", want, state)
+	}
+	added := []int64{send(t, v.conn, "alice"), send(t, v.conn, "*")}
+	if _, _, err := sql.Migrate(dbtest.Context(t), dsn); err != nil {
+		t.Fatal(err)
+	}
+	if got := text(t, v.conn, restored); got != want {
+		t.Errorf("the restored rows: got the states %s, want %s", got, want)
+	}
+	for _, id := range append(added, send(t, v.conn, "team:7")) {
+		if got := v.stateOf(id); got != (rowState{}) {
+			t.Errorf("row %d, which this server has inserted: got %+v, want a new row", id, got)
+		}
+	}
+	const ahead = `SELECT count(*)::text FROM rowcast.inbox_changes WHERE pg_snapshot_xmax(before) > pg_snapshot_xmax(pg_current_snapshot())`
+	if got := text(t, v.conn, ahead); got != "0" {
+		t.Errorf("got %s changes with a snapshot that is ahead, want none", got)
+	}
+	if got := v.undo(undo); !got.Undone || v.stateOf(read).read {
+		t.Errorf("undo of the \"all\" before the restore: got %+v, want that it is undone", got)
+	}
+}
