@@ -86,10 +86,17 @@ func freeAddress(ctx context.Context, listen string, progress *private.Progress)
 	if err == nil {
 		return listen, socket.Close()
 	}
-	if !errors.Is(err, syscall.EADDRINUSE) {
+	if !isInUse(err) {
 		return "", fmt.Errorf("cannot listen: %w: choose another address with --listen", err)
 	}
 	progress.Step(fmt.Sprintf("%s is in use, so the page gets another port", listen))
 	host, _, err := net.SplitHostPort(listen)
 	return net.JoinHostPort(host, "0"), err
+}
+
+// isInUse reports whether err says that an address is in use. Windows has its own number for this error, and
+// syscall.EADDRINUSE is another number there.
+func isInUse(err error) bool {
+	const onWindows = syscall.Errno(10048) // WSAEADDRINUSE
+	return errors.Is(err, syscall.EADDRINUSE) || errors.Is(err, onWindows)
 }

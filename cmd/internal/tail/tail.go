@@ -128,7 +128,7 @@ func (t *Client) follow(ctx context.Context) error {
 	t.attempts++
 	response, err := t.open(ctx)
 	if failed, ok := errors.AsType[*url.Error](err); ok {
-		if errors.Is(err, syscall.ECONNREFUSED) {
+		if isRefused(err) {
 			return fmt.Errorf("%w: is rowcast serve running at this address?", failed.Err)
 		}
 		return failed.Err // the error without the URL, which may contain a password
@@ -151,6 +151,13 @@ func (t *Client) follow(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// isRefused reports whether err says that nothing listens at an address. Windows has its own number for this error, and
+// syscall.ECONNREFUSED is another number there.
+func isRefused(err error) bool {
+	const onWindows = syscall.Errno(10061) // WSAECONNREFUSED
+	return errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, onWindows)
 }
 
 func (t *Client) reportConnected() {

@@ -1,0 +1,19 @@
+package demo
+
+import (
+	"net"
+	"os"
+	"syscall"
+	"testing"
+)
+
+// The demo takes another port if the port is in use, also on Windows, but not after another error.
+func TestAddressIsInUse(t *testing.T) {
+	t.Parallel()
+	for number, want := range map[syscall.Errno]bool{syscall.EADDRINUSE: true, 10048: true, syscall.EACCES: false, 10013: false} {
+		err := &net.OpError{Op: "listen", Net: "tcp", Err: os.NewSyscallError("bind", number)}
+		if got := isInUse(err); got != want {
+			t.Errorf("%v (%d): is in use: %t, want %t", err, number, got, want)
+		}
+	}
+}
