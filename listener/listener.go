@@ -178,6 +178,7 @@ type logs struct {
 	malformed, dropped loglimit.Limit // notifications
 	queue              loglimit.Limit // the NOTIFY queue is filling up
 	lag                loglimit.Limit // a fetch takes long
+	unnotified         loglimit.Limit // rows arrived without a notification
 }
 
 // Run reads until the context ends, and then returns nil. While there is no session with PostgreSQL, it tries to

@@ -1,7 +1,9 @@
 package listener_test
 
 import (
+	"log/slog"
 	"math/rand/v2"
+	"strings"
 	"testing"
 	"time"
 
@@ -60,5 +62,26 @@ func TestNotificationJustAfterASafetyPoll(t *testing.T) {
 	// On a loaded machine, some notifications may come too late.
 	if got := hub.Stats.Unnotified.Load(); got > rows/2 {
 		t.Errorf("%d of %d rows count as unnotified, want at most half of them", got, rows)
+	}
+}
+
+// A role that inserts rows without notifications, one after the other, does not fill the log.
+func TestTheLogOfUnnotifiedRowsIsLimited(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	conn := connect(t, dsn)
+	var log lines
+	hub := listen(t, dsn, func(l *listener.Listener) {
+		l.Look, l.Logger = 20*time.Millisecond, slog.New(slog.NewTextHandler(&log, nil))
+	})
+	hub.waitForLock(t, 1)
+	exec(t, conn, "SET rowcast.ring = off")
+	for range 10 {
+		counted := hub.Stats.Unnotified.Load()
+		insert(t, conn, "unnotified")
+		hub.until(t, func() bool { return hub.Stats.Unnotified.Load() > counted })
+	}
+	if got := strings.Count(log.text(), "arrived without a notification"); got < 1 || got > 6 {
+		t.Errorf("the log has %d lines about 10 rows, want from 1 to 6", got)
 	}
 }

@@ -359,7 +359,9 @@ func (w *wakeup) expectNotification(ctx context.Context, rows int) error {
 	}
 	if !w.link.announced && !w.isFetchRequested() {
 		w.Stats.Unnotified.Add(int64(rows))
-		w.Logger.Warn("rows arrived without a notification (logical replication, rowcast.ring = off, or a disabled trigger)", "rows", rows)
+		if logger, ok := w.logs.unnotified.Allow(w.Logger); ok {
+			logger.Warn("rows arrived without a notification (logical replication, rowcast.ring = off, or a disabled trigger)", "rows", rows)
+		}
 	}
 	return nil
 }
