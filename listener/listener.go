@@ -36,7 +36,7 @@ type Listener struct {
 
 	// Deliver is called with each batch that has been read. It is also called with an empty batch, to report that
 	// PostgreSQL has answered. It is called from Run's goroutine and must not block, because nothing is read meanwhile.
-	// The rows of the batch are overwritten after the call.
+	// The rows of the batch are overwritten after the call. In the program rowcast, it is Hub.Publish of package stream.
 	Deliver func(feed.Batch)
 
 	// Message, if non-nil, is called with the messages that are received by NOTIFY, except malformed ones. If too many

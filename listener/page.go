@@ -4,14 +4,17 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"math"
 	"slices"
+	"strconv"
+	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"rowcast/listener/cursor"
 	"rowcast/listener/feed"
-	"rowcast/listener/guard"
 )
 
 // A querier runs statements. It is a connection or a transaction.
@@ -152,6 +155,162 @@ func (r *reader) collect(query string, q request, now level, inline ...any) (p p
 	return p, missing, err
 }
 
+// read reads the result of a query, each arm of which returns at most limit rows. All rows of an arm come before the
+// rows of the next arm. read uses the raw values, because scanning them with pgx costs more than everything else.
+func (r *reader) read(result pgx.Rows, limit int, epoch cursor.Tag) (p page, missing []int, err error) {
+	p.rows, r.spare = r.spare, nil
+	var bytes, arm, inArm int
+	for result.Next() {
+		values := result.RawValues()
+		if values[colSnapshot] != nil {
+			if err := p.setSnapshot(values, epoch); err != nil {
+				return page{}, nil, err
+			}
+			continue
+		}
+		if next := int(values[colArm][0] - '0'); next != arm && !p.more {
+			arm, inArm = next, 0
+		}
+		// An arm that has reached its limit may have more rows, and the rows of later arms must not come before them.
+		// The bytes of data are counted, because the text of data can be longer than what is stored.
+		p.cut = p.cut || bytes > r.pageBytes && !p.more
+		if p.more = p.more || p.cut; p.more {
+			continue
+		}
+		row, whole, err := r.readRow(values)
+		if err != nil {
+			return page{}, nil, err
+		}
+		if !whole {
+			missing = append(missing, len(p.rows))
+		}
+		bytes += len(row.Data)
+		p.rows = append(p.rows, row)
+		inArm++
+		p.full = inArm == limit
+		p.more = p.full
+	}
+	return p, missing, result.Err()
+}
+
+// setSnapshot reads the first row of a result.
+func (p *page) setSnapshot(values [][]byte, epoch cursor.Tag) (err error) {
+	if p.end, err = parseSnapshot(string(values[colSnapshot]), epoch); err != nil {
+		return err
+	}
+	if p.state, err = readState(values); err != nil {
+		return err
+	}
+	if values[colHorizon] == nil {
+		return errNoHistory
+	}
+	horizon, lost := strings.CutPrefix(string(values[colHorizon]), "~")
+	p.historyLost = lost
+	if p.horizon, err = strconv.ParseUint(horizon, 10, 64); err != nil {
+		return fmt.Errorf("read the horizon in rowcast.history: %w", err)
+	}
+	return nil
+}
+
+// readRow reads a row, and reports whether the row is whole: whether it has its data, and its recipient, event and data
+// can be sent. A misplaced row counts as whole, because it is skipped. The data is copied, because pgx reuses
+// the memory of values.
+func (r *reader) readRow(values [][]byte) (row row, whole bool, err error) {
+	if row.Xid, err = strconv.ParseUint(string(values[colXid]), 10, 64); err != nil {
+		return row, false, fmt.Errorf("read the column xid of rowcast.notifications: %w", err)
+	}
+	if err := row.setID(values[colID]); err != nil {
+		return row, false, err
+	}
+	if err := row.setCreatedAt(values[colCreatedAt]); err != nil {
+		return row, false, err
+	}
+	if row.misplaced {
+		r.unreadable(row.ID, "", unreadableInvalid)
+		return row, true, nil
+	}
+	if len(values) == listColumns || values[colRecipient] == nil || values[colEvent] == nil || values[colData] == nil {
+		return row, false, nil
+	}
+	row.Recipient, row.Event = string(values[colRecipient]), string(values[colEvent])
+	row.setData(bytes.Clone(values[colData]), int64(len(values[colData])), r.maxData)
+	return row, row.isSound(), nil
+}
+
+// setID sets the id. A cursor cannot refer to a row whose id is NULL or below 1, so the row is skipped. NULL,
+// which sorts last, becomes the highest id, and an id below 1 becomes 0. So the next page begins after all such rows.
+func (r *row) setID(digits []byte) (err error) {
+	if digits == nil {
+		r.ID, r.skipped, r.misplaced = math.MaxInt64, true, true
+		return nil
+	}
+	if r.ID, err = strconv.ParseInt(string(digits), 10, 64); err != nil {
+		return fmt.Errorf("read the column id of rowcast.notifications: %w", err)
+	}
+	if r.ID < 1 {
+		r.ID, r.skipped, r.misplaced = 0, true, true
+	}
+	return nil
+}
+
+// setCreatedAt sets CreatedAt and the anchor tag from a timestamptz in the form of the queries. NULL and infinity leave
+// CreatedAt zero, and count as 2000-01-01 for the tag, as in rowcast.anchor_tag. The table refuses both, unless it was
+// altered.
+func (r *row) setCreatedAt(digits []byte) error {
+	var micros int64 // since 2000
+	if digits != nil {
+		bits, err := strconv.ParseUint(string(digits), 16, 64)
+		if err != nil {
+			return fmt.Errorf("read the column created_at of rowcast.notifications: %w", err)
+		}
+		if micros = int64(bits); micros == math.MaxInt64 || micros == math.MinInt64 {
+			micros = 0
+		} else {
+			r.CreatedAt = timeOf(micros)
+		}
+	}
+	r.Tag = cursor.AnchorTag(r.ID, micros)
+	return nil
+}
+
+// timeOf returns the time that is a number of microseconds after the beginning of 2000. time.UnixMicro would overflow
+// for the last times that PostgreSQL can store.
+func timeOf(micros int64) time.Time {
+	const from1970To2000, second = 946_684_800, 1_000_000
+	return time.Unix(from1970To2000+micros/second, micros%second*1000).UTC()
+}
+
+func (r *row) setData(data []byte, size, limit int64) {
+	r.Size = size
+	if size <= limit {
+		r.Data = data
+	}
+}
+
+// parseSnapshot reads the text of a pg_snapshot, xmin:xmax:xip,xip…
+func parseSnapshot(text string, epoch cursor.Tag) (cursor.Cursor, error) {
+	c := cursor.Cursor{Epoch: epoch}
+	fields := strings.Split(text, ":")
+	if len(fields) != 3 {
+		return c, fmt.Errorf("malformed snapshot %q", text)
+	}
+	var err error
+	if c.Xmax, err = strconv.ParseUint(fields[1], 10, 64); err != nil {
+		return c, err
+	}
+	if fields[2] == "" {
+		return c, nil
+	}
+	for xip := range strings.SplitSeq(fields[2], ",") {
+		xid, err := strconv.ParseUint(xip, 10, 64)
+		if err != nil {
+			return c, err
+		}
+		c.Xip = append(c.Xip, xid)
+	}
+	return c, nil
+}
+
 // fill reads the missing rows one by one, and ends the page early if these rows are too many or too large, or if one
 // cannot be read. It removes rows that were deleted meanwhile, and reads the horizon again in case retention has
 // deleted them.
@@ -268,49 +427,4 @@ func (l level) after(p *page, pageRows int) level {
 		return max(l, min(2*l, level(pageRows)))
 	}
 	return l
-}
-
-// levels keep the level of each replay between two pages, by the place where the next page begins. A replay is
-// identified only by this place, because a Replayer keeps no other record of a replay.
-type levels struct{ at guard.Value[map[place]level] }
-
-// A place is the last row of a page.
-type place struct {
-	xid uint64
-	id  int64
-}
-
-// maxLevels bounds the number of places for which a level is kept. A replay whose place was removed continues at
-// firstLevel.
-const maxLevels = 4096
-
-// get returns the level at which a replay continues from a cursor.
-func (l *levels) get(from cursor.Cursor) level {
-	now := firstLevel
-	l.at.Do(func(at *map[place]level) {
-		if kept, ok := (*at)[place{from.Xid, from.ID}]; ok {
-			now = kept
-		}
-	})
-	return now
-}
-
-// set keeps the level at which a replay continues from a cursor. It keeps nothing for a cursor at the end of a
-// transaction.
-func (l *levels) set(from cursor.Cursor, now level) {
-	if from.Whole() {
-		return
-	}
-	l.at.Do(func(at *map[place]level) {
-		if *at == nil {
-			*at = make(map[place]level)
-		}
-		for some := range *at {
-			if len(*at) < maxLevels {
-				break
-			}
-			delete(*at, some)
-		}
-		(*at)[place{from.Xid, from.ID}] = now
-	})
 }

@@ -12,6 +12,7 @@ import (
 
 	"rowcast/listener/cursor"
 	"rowcast/listener/feed"
+	"rowcast/listener/guard"
 	"rowcast/sql"
 )
 
@@ -214,5 +215,50 @@ func (r *Replayer) withConn(ctx context.Context, epoch cursor.Tag, use func(runn
 			}
 			return statement(ctx, tx)
 		})
+	})
+}
+
+// levels keep the level of each replay between two pages, by the place where the next page begins. A replay is
+// identified only by this place, because a Replayer keeps no other record of a replay.
+type levels struct{ at guard.Value[map[place]level] }
+
+// A place is the last row of a page.
+type place struct {
+	xid uint64
+	id  int64
+}
+
+// maxLevels bounds the number of places for which a level is kept. A replay whose place was removed continues at
+// firstLevel.
+const maxLevels = 4096
+
+// get returns the level at which a replay continues from a cursor.
+func (l *levels) get(from cursor.Cursor) level {
+	now := firstLevel
+	l.at.Do(func(at *map[place]level) {
+		if kept, ok := (*at)[place{from.Xid, from.ID}]; ok {
+			now = kept
+		}
+	})
+	return now
+}
+
+// set keeps the level at which a replay continues from a cursor. It keeps nothing for a cursor at the end of a
+// transaction.
+func (l *levels) set(from cursor.Cursor, now level) {
+	if from.Whole() {
+		return
+	}
+	l.at.Do(func(at *map[place]level) {
+		if *at == nil {
+			*at = make(map[place]level)
+		}
+		for some := range *at {
+			if len(*at) < maxLevels {
+				break
+			}
+			delete(*at, some)
+		}
+		(*at)[place{from.Xid, from.ID}] = now
 	})
 }

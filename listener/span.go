@@ -68,3 +68,16 @@ func (s *span) skip(c cursor.Cursor) (oldest int, near bool) {
 	oldest, _ = slices.BinarySearch(c.Xip, lowest)
 	return oldest, s.from > 0 && c.Whole() && c.Xmax >= lowest && (oldest == 0 || s.wait == 0)
 }
+
+// queryNow returns the query for the next page, and how many of the oldest transactions in flight it leaves out. With
+// PollOnly, each page asks for the state: the listener does not notice when the server behind a pooler restarts, and
+// must not continue in another epoch.
+func (s *session) queryNow(snapshot *cursor.Cursor) (query pageQuery, skipped int) {
+	if s.PollOnly || time.Since(s.inquired) >= s.Look {
+		return stateQuery, 0
+	}
+	if skipped, near := s.span.skip(s.cursor); near && snapshot == nil && !s.historyLost {
+		return nearQuery, skipped
+	}
+	return fetchQuery, 0
+}

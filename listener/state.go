@@ -47,19 +47,6 @@ func readState(values [][]byte) (s state, err error) {
 	return s, err
 }
 
-// queryNow returns the query for the next page, and how many of the oldest transactions in flight it leaves out. With
-// PollOnly, each page asks for the state: the listener does not notice when the server behind a pooler restarts, and
-// must not continue in another epoch.
-func (s *session) queryNow(snapshot *cursor.Cursor) (query pageQuery, skipped int) {
-	if s.PollOnly || time.Since(s.inquired) >= s.Look {
-		return stateQuery, 0
-	}
-	if skipped, near := s.span.skip(s.cursor); near && snapshot == nil && !s.historyLost {
-		return nearQuery, skipped
-	}
-	return fetchQuery, 0
-}
-
 // observe uses the state that a page has brought. It reports void if another epoch has begun. Then the page must not be
 // delivered, and the session continues from the cursor that resume has found.
 func (s *session) observe(ctx context.Context, now state) (void bool, err error) {

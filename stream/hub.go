@@ -23,7 +23,7 @@ import (
 	"rowcast/stream/wire"
 )
 
-// A Source reads rows that a Hub no longer has in memory. Its errors are temporary: the Hub tries again while the
+// A Source reads rows that a Hub no longer has in memory, as the Replayer of package listener does. Its errors are temporary: the Hub tries again while the
 // client waits.
 type Source interface {
 	// CatchUp returns once everything that was committed before the call has been published.

@@ -157,7 +157,7 @@ func (s *subscriber) endPoll(last *frame) {
 	}
 	o.ending = true
 	if last != nil {
-		o.pending().add(last)
+		o.needBacklog().add(last)
 		o.backlog.count()
 	}
 }

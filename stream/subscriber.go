@@ -79,7 +79,7 @@ func (s *subscriber) send(r *run) {
 		return
 	}
 	o.busy = true
-	b := o.pending()
+	b := o.needBacklog()
 	b.beginWrite(r.shared())
 	b.count()
 	rest := chunk{r.bytes[n:], r.large, r.end}
@@ -94,7 +94,7 @@ func (o *output) queue(frames []*frame) {
 		return
 	}
 	o.arrive()
-	b := o.pending()
+	b := o.needBacklog()
 	for _, f := range frames {
 		if !b.empty() && b.lengthAfterFirst()+f.length() > o.of.hub.Backlog {
 			if o.poll != nil { // the answer is long enough, and the client resumes after it
@@ -122,8 +122,8 @@ func (o *output) closeIfFull() bool {
 	return true
 }
 
-// pending returns the backlog and creates it if there is none.
-func (o *output) pending() *backlog {
+// needBacklog returns the backlog and creates it if there is none.
+func (o *output) needBacklog() *backlog {
 	if o.backlog == nil {
 		o.backlog = &backlog{pending: &o.of.hub.pending}
 	}
@@ -211,7 +211,7 @@ func (s *subscriber) next(buffer []byte, err error) (_ chunk, ok bool) {
 		}
 		return chunk{}, false
 	}
-	b := o.pending()
+	b := o.needBacklog()
 	c := b.take(buffer)
 	b.count()
 	s.left.Store(int64(c.length()))
@@ -270,7 +270,7 @@ func (o *output) load(frames []*frame, steps *cursor.Steps) {
 	if o.closed || len(frames) == 0 {
 		return
 	}
-	b := o.pending()
+	b := o.needBacklog()
 	if steps != nil {
 		b.replay, b.replayed, b.maxIDLength = steps, len(frames), maxIDLength(steps)
 	}
@@ -335,7 +335,7 @@ func (s *subscriber) end(last *frame) bool {
 		o.close(wire.Conn.Shutdown)
 		return true
 	}
-	b := o.pending()
+	b := o.needBacklog()
 	b.add(last)
 	b.count()
 	if !o.busy {
