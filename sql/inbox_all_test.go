@@ -160,8 +160,8 @@ func TestInboxUndo(t *testing.T) {
 	}
 }
 
-// "All" cannot be undone after another "all" with the same action. The last ten changes of a user can be undone, and
-// older ones cannot.
+// "All" cannot be undone after another "all" with the same action, unless the other "all" is undone first. The last ten
+// changes of a user can be undone, and older ones cannot.
 func TestInboxUndoIsBounded(t *testing.T) {
 	t.Parallel()
 	v := alice(t)
@@ -174,6 +174,9 @@ func TestInboxUndoIsBounded(t *testing.T) {
 	}
 	if got := v.undo(newer.Undo); !got.Undone || got.Unread != 1 {
 		t.Errorf("undo of the newer \"all\": got %+v, want 1 unread row", got)
+	}
+	if got := v.undo(older.Undo); !got.Undone || got.Unread != 2 {
+		t.Errorf("undo of the older \"all\" after the newer one was undone: got %+v, want 2 unread rows", got)
 	}
 	var changes []inboxChange
 	for range 11 {

@@ -133,13 +133,17 @@ func (m *inboxModel) set(op modelOp, next int64) (written bool) {
 	return true
 }
 
-func (m *inboxModel) undo(version, next int64) (written bool) {
+func (m *inboxModel) undo(version, next int64) bool {
 	i := slices.IndexFunc(m.kept, func(c modelChange) bool { return c.version == version })
-	if i < 0 {
+	if i < 0 || !m.undoChange(m.kept[i], next) {
 		return false
 	}
-	c := m.kept[i]
 	m.kept = slices.Delete(slices.Clone(m.kept), i, i+1)
+	return true
+}
+
+// undoChange undoes a change, and reports whether anything was undone.
+func (m *inboxModel) undoChange(c modelChange, next int64) (written bool) {
 	f := m.field(c.action)
 	if c.byAll {
 		if f.marked != c.version {

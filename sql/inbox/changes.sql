@@ -219,7 +219,8 @@ BEGIN
         jsonb_build_object('undo', undo));
 END $$;
 
--- inbox_undo() undoes a change of inbox_mark(). It skips rows that were changed again meanwhile.
+-- inbox_undo() undoes a change of inbox_mark(). It skips rows that were changed again meanwhile. If it undoes nothing, the change can be
+-- undone later, for example after the undo of a newer "all".
 CREATE FUNCTION rowcast.inbox_undo(recipient text, undo text, groups text[] DEFAULT '{}') RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_hashjoin = off
     SET enable_mergejoin = off SET jit = off AS $$
@@ -239,7 +240,7 @@ BEGIN
             HINT = 'Use the value of "undo" in the result of rowcast.inbox_mark().';
     END IF;
     u := rowcast.inbox_lock(me);
-    DELETE FROM rowcast.inbox_changes AS c WHERE c.recipient = me AND c.version = undo::bigint RETURNING * INTO change;
+    SELECT * INTO change FROM rowcast.inbox_changes AS c WHERE c.recipient = me AND c.version = undo::bigint;
     -- An "all" is undone only if it is the newest "all" of this action. The rows' own states that it has changed are undone with it.
     marked := CASE change.action WHEN 'read' THEN u.read_marked ELSE u.archived_marked END;
     IF change.before IS NULL OR marked = change.version THEN
@@ -276,6 +277,9 @@ BEGIN
         event := '{"action": "reload"}';
     ELSIF undone <> '{}' THEN
         event := jsonb_build_object('action', 'un' || change.action, 'ids', to_jsonb(undone::text[]));
+    END IF;
+    IF event IS NOT NULL THEN
+        DELETE FROM rowcast.inbox_changes AS c WHERE c.recipient = me AND c.version = change.version;
     END IF;
     RETURN rowcast.inbox_finish(u, recipients, false, event, jsonb_build_object('undone', event IS NOT NULL));
 END $$;
