@@ -1,5 +1,7 @@
 package bench
 
+import "context"
+
 // These are the unexported names that the tests use.
 type (
 	Expectation = expectation
@@ -17,6 +19,11 @@ var (
 	AtMost, AtLeast  = atMost, atLeast
 	AtMostItself     = atMostItself
 )
+
+// OpenTransaction begins a transaction in a database.
+func OpenTransaction(ctx context.Context, dsn string) (end func(), err error) {
+	return (&Bench{dsn: dsn}).openTransaction(ctx)
+}
 
 // Count counts a row's arrival at a stream.
 func (t *Tally) Count(stream int, number, sent int64) { t.count(stream, row{number, sent}) }

@@ -111,8 +111,12 @@ func (b *Bench) openTransaction(ctx context.Context) (end func(), err error) {
 	if err != nil {
 		return nil, err
 	}
-	_, err = conn.Exec(ctx, "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT pg_current_xact_id()")
-	return func() { _ = conn.Close(context.WithoutCancel(ctx)) }, err
+	end = func() { _ = conn.Close(context.WithoutCancel(ctx)) }
+	if _, err := conn.Exec(ctx, "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT pg_current_xact_id()"); err != nil {
+		end()
+		return nil, err
+	}
+	return end, nil
 }
 
 // hubs compares two and four hubs (only two in a quick run) with one hub.
