@@ -88,12 +88,12 @@ func wantLastEvents(t *testing.T, leavers []*leaver) {
 		}
 	}
 	if len(waits) < len(leavers)/4 {
-		t.Errorf("%d clients have %d different retry times, want at least a quarter as many as clients", len(leavers), len(waits))
+		t.Errorf("%d clients have %d different retry times, want at least %d", len(leavers), len(waits), len(leavers)/4)
 	}
 }
 
-// wantSpread checks that the streams did not all end at once: the middle half took at least a fifth of the drain time.
-// It also checks that the last stream ended at most a second after the drain time.
+// wantSpread checks that the streams did not all end at once: the ends of the middle half are spread over at least a
+// fifth of the drain time. It also checks that the last stream ended at most a second after the drain time.
 func wantSpread(t *testing.T, leavers []*leaver, began time.Time, drain time.Duration) {
 	t.Helper()
 	var ends []time.Duration

@@ -33,7 +33,7 @@ func TestEndpoints(t *testing.T) {
 			got := ask(t, "GET", h.url+path, "Origin", "https://elsewhere.example")
 			if got.status != 200 || got.header.Get("Content-Type") != "text/javascript; charset=utf-8" || !strings.Contains(got.body, want) ||
 				got.header.Get("Access-Control-Allow-Origin") != "*" {
-				t.Errorf("%s: got %+v, want 200, the type text/javascript; charset=utf-8, any origin, and a script that contains %s", path, got, want)
+				t.Errorf("%s: got %+v, want 200, the type text/javascript; charset=utf-8, Access-Control-Allow-Origin *, and a script that contains %s", path, got, want)
 			}
 			if _, printed, _ := run(t, nil, "client", path[1:]); printed != got.body {
 				t.Errorf("rowcast client %s does not print what the hub serves", path[1:])
@@ -43,17 +43,17 @@ func TestEndpoints(t *testing.T) {
 			}
 		}
 	})
-	t.Run("script with a version", func(t *testing.T) {
+	t.Run("script with a hash in its name", func(t *testing.T) {
 		_, script, _ := run(t, nil, "client")
 		_, name, _ := run(t, nil, "client", "--name")
 		for path, want := range map[string]string{
 			"/rowcast.js":                  "no-cache",
 			"/" + strings.TrimSpace(name):  "public, max-age=31536000, immutable",
-			"/rowcast-0123456789abcdef.js": "no-cache", // the name of another version, which an old page may request during an upgrade
+			"/rowcast-0123456789abcdef.js": "no-cache", // a name with another hash, which an old page may request during an upgrade
 		} {
 			got := ask(t, "GET", h.url+path)
 			if got.status != 200 || got.header.Get("Cache-Control") != want || got.body != script {
-				t.Errorf("%s: got %d, Cache-Control %q, want 200, %q and the text that rowcast client prints", path, got.status, got.header.Get("Cache-Control"), want)
+				t.Errorf("%s: got %d, Cache-Control %q, the text of rowcast client: %t, want 200, %q, true", path, got.status, got.header.Get("Cache-Control"), got.body == script, want)
 			}
 		}
 	})

@@ -36,6 +36,7 @@ func TestSeveralHubs(t *testing.T) {
 		t.Fatal(err)
 	}
 	if listeners != len(hubs) || locks != len(hubs) || replays > len(hubs) || all != listeners+locks+replays {
-		t.Errorf("%d hubs have %d connections of listeners, %d for the park lock, %d for replays, and %d in total, want one listener, one for the park lock and at most one for replays for each hub, and no others", len(hubs), listeners, locks, replays, all)
+		t.Errorf("got %d connections of listeners, want %d; %d for the park lock, want %d; %d for replays, want at most %d; %d in total, want %d",
+			listeners, len(hubs), locks, len(hubs), replays, len(hubs), all, listeners+locks+replays)
 	}
 }

@@ -64,7 +64,7 @@ func silence(t *testing.T, dsn string) {
 			t.Fatal(err)
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("the idle sessions of the hub and the postmaster are the processes %v, want at least 3 processes", pids)
+			t.Fatalf("found the postmaster and the idle sessions of the hub in the processes %v, want at least 3 processes", pids)
 		}
 	}
 	for _, pid := range pids {

@@ -93,7 +93,8 @@ func TestServeDoesNotStartOnAStandby(t *testing.T) {
 	}
 }
 
-// If a flag, a variable, or a file that they name is invalid, the exit code of serve is 2, even if the log is JSON.
+// If a flag is missing or invalid, or names a file that cannot be read, the exit code of serve is 2, even if the log is
+// JSON.
 func TestServeWithAWrongConfiguration(t *testing.T) {
 	t.Parallel()
 	const reachable = "could read everything; if this is intended, give --insecure-uid=anywhere"

@@ -122,7 +122,7 @@ func (s *tabs) travel(happens func(*tabs)) {
 	}
 }
 
-// hear waits until each of the tabs has received 10 more rows.
+// hear waits until each of the pages has received 10 more rows.
 func (s *tabs) hear(pages ...page) {
 	s.t.Helper()
 	for _, p := range pages {

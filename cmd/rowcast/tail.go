@@ -19,7 +19,7 @@ type tailCmd struct {
 	Topic       []string   `sep:"none" placeholder:"TOPIC" help:"Ask for this topic, such as ticket:42, and print its events, too. Repeat the flag for more topics."`
 	LastEventID string     `name:"last-event-id" placeholder:"ID" help:"Resume after the event with this id, which --json printed (default: print new events only)."`
 	Count       int        `min:"0" max:"1000000000" placeholder:"N" help:"Stop after N rows and messages (default: never). Events such as heartbeats are not counted."`
-	JSON        bool       `name:"json" help:"Print each event as a JSON object with time, id, event, created_at and data. A message has no id and no created_at."`
+	JSON        bool       `name:"json" help:"Print each event as a JSON object with time, event and data. A row also has id and created_at."`
 	Verbose     bool       `short:"v" help:"Print the hub's own events, too, such as heartbeats."`
 }
 
@@ -38,7 +38,8 @@ func (c *tailCmd) Validate() error {
 	return nil
 }
 
-// Run prints events until ctx ends, --count is reached, or another attempt to open the stream would fail, too.
+// Run runs the client. If the hub answers 401, and no user and no token were given, the error names the flags --token
+// and --uid.
 func (c *tailCmd) Run(ctx context.Context, console console) error {
 	client := tail.Client{
 		URL: (*url.URL)(c.URL), UID: c.UID, Token: c.Token, Topics: c.Topic, LastEventID: c.LastEventID, Count: c.Count, JSON: c.JSON, Verbose: c.Verbose,

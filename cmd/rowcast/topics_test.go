@@ -104,7 +104,7 @@ func (s *topicStream) wants(rows ...string) {
 // A granter grants topics to alice. It returns the headers of a request that gets the grant.
 type granter func(topics ...string) []string
 
-// byApp returns a hub whose app grants topics for a minute: those of the granter's last call.
+// byApp returns a hub with an app, and a granter. The app grants the topics of the granter's last call for a minute.
 func byApp(t *testing.T, dsn string, args ...string) (*hub, granter) {
 	t.Helper()
 	var groups atomic.Value

@@ -79,7 +79,7 @@ func TestNginxTriesAnotherHub(t *testing.T) {
 		waits = append(waits, time.Since(began))
 	}
 	if got := ask(t, "GET", stopping.url+"/events?uid=alice"); got.status != 503 {
-		t.Errorf("after the test: got %d from the first hub, want 503, because it is still stopping", got.status)
+		t.Errorf("the first hub answers %d, want 503, because it is still stopping", got.status)
 	}
 	slices.Sort(waits)
 	t.Logf("time until rowcast.hello: %v", waits)
@@ -143,7 +143,7 @@ func TestNginxAnswersIfNoHubIsLeft(t *testing.T) {
 	proxy := startNginx(t, addresses...)
 	got := ask(t, "GET", proxy.url+"/events?uid=alice")
 	if got.status != 200 || got.header.Get("Content-Type") != "text/event-stream" || strings.TrimSpace(got.body) != "retry: 3000" {
-		t.Errorf("got %+v, want 200 and only a retry time of nginx", got)
+		t.Errorf("got %+v, want 200, the type text/event-stream, and only \"retry: 3000\", which nginx sends itself", got)
 	}
 	h := &hub{url: proxy.url}
 	greeted := h.reconnect(t, [2]string{"alice", ""})

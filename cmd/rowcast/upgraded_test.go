@@ -10,8 +10,8 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// After pg_upgrade, the server has another system identifier, and the rows have the same transaction numbers as before.
-// Nothing needs to be corrected, and every cursor with an anchor stays valid.
+// After pg_upgrade, the server has another system identifier, but the rows keep their transaction numbers. So hubs work
+// without rowcast migrate, and a cursor whose anchor is a row stays valid.
 func TestUpgraded(t *testing.T) {
 	t.Parallel()
 	before, after := dbtest.Cluster(t), dbtest.Stranger(t)

@@ -26,13 +26,13 @@ type watchCmd struct {
 	When      expression `placeholder:"EXPR" help:"Send notifications only for rows for which this is true (default true)."`
 	OnError   string     `name:"on-error" placeholder:"ACTION" enum:"fail,skip" default:"fail" help:"What happens when an expression fails: fail lets the statement of the app fail, skip sends nothing and warns (default fail)."`
 	Print     bool       `help:"Print the SQL statement, for a migration of the app. Nothing is changed. Name the table with its schema."`
-	List      bool       `help:"Print a statement for each watched table, and what is wrong with it. Nothing is changed."`
+	List      bool       `help:"For each watched table, print a statement that watches it, and the problems of the table. Nothing is changed."`
 }
 
 // Help is shown by rowcast watch --help.
 func (watchCmd) Help() string {
 	return "Statements on the table then insert notifications, in the same transaction. Watching a table again replaces the options. " +
-		"Connect as the owner of the schema rowcast, which needs the rights of the owner of the table.\n\n" +
+		"Connect as the owner of the schema rowcast. This role needs the rights of the owner of the table.\n\n" +
 		"EXPR is one SQL expression, such as user_id or n.user_id. n is the new row, or for DELETE the deleted row. o is the row before an UPDATE or DELETE. tg_op is INSERT, UPDATE or DELETE. " +
 		"A constant text needs single quotes: --event \"'order'\". Tables, functions and types of the app need their schema. " +
 		"By default, the data is the whole row, including columns that are added later. List the columns that the recipient may see.\n\n" +

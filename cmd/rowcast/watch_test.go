@@ -128,8 +128,8 @@ func TestWatchFails(t *testing.T) {
 	}
 }
 
-// The examples of the documentation that name the data work. They send only the columns that they name, even after
-// another column was renamed.
+// Each example of rowcast watch in the documentation that sets the data works. Its notifications contain only the named
+// columns, even after another column was renamed.
 func TestExamplesOfWatch(t *testing.T) {
 	t.Parallel()
 	_, help, _ := run(t, nil, "watch", "--help")

@@ -204,7 +204,7 @@ type marionette struct {
 	conn net.Conn
 	from *bufio.Reader
 	last int   // the number of the last command
-	lost error // the first error of the connection, after which answers would be taken for those of other commands
+	lost error // the first error of the connection; after it, an answer could belong to another command
 }
 
 func (m *marionette) read() (message []byte, err error) {
