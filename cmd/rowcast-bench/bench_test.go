@@ -189,7 +189,7 @@ func awaitSessions(t *testing.T, dsn, condition string, isRight func(int) bool) 
 			return
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("after %v, the number of the benchmark's sessions where %s is still wrong: %q (error: %v)", waitLimit, condition, sessions, err)
+			t.Fatalf("after %v, the benchmark's sessions with the condition %q are %q (error: %v), want another number of sessions", waitLimit, condition, sessions, err)
 		}
 	}
 }

@@ -71,8 +71,8 @@ func (k recordingListener) Accept() (net.Conn, error) {
 	return conn, err
 }
 
-// firstNumber is the number of the first row. From it on, the numbers of all rows have the same number of digits, so
-// that the loop can write the frame of one row with the number of another row.
+// firstNumber is the number of the first row. The numbers of all rows have seven digits, so the loop can replace the
+// number in the frame of a row without changing the frame's size.
 const firstNumber = 1_000_000
 
 // learn connects to the hub as a client and publishes a row. It stores the bytes of the received event in f.frame,

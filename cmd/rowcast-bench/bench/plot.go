@@ -35,8 +35,8 @@ func writeCurves(out *bytes.Buffer, curves []Curve) {
 		fmt.Fprint(columns, "|\n")
 	}
 	_ = columns.Flush()
-	out.WriteString("\nEach cell has p50 / p99 from INSERT to client in ms, or the rate that was reached if it is at most 90 % of the wanted rate; " +
-		"then CPU of the hub + CPU of PostgreSQL's sessions in µs per row.\n")
+	out.WriteString("\nEach cell has p50 / p99 from INSERT to client in ms, and then CPU of the hub + CPU of PostgreSQL's sessions in µs per row. " +
+		"If at most 90 % of the wanted rate was reached, the cell has the reached rate instead of p50 / p99.\n")
 }
 
 func (p Point) cell() string {

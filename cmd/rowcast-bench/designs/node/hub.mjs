@@ -1,5 +1,5 @@
-// What the hubs in this directory share: the streams of each user, the start of server programs, and the answers to the
-// commands of rowcast-bench.
+// The code that the hubs in this directory share. It keeps the streams of each user, starts server programs, and answers
+// the commands of rowcast-bench.
 import { spawn } from "node:child_process";
 import { mkdtempSync, rmSync } from "node:fs";
 import { createServer } from "node:http";
