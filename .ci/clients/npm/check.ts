@@ -1,5 +1,5 @@
-// What the programs of this directory have in common. The test puts code of sql/README.md in place of their comments
-// that begin with README.
+// The code that the programs of this directory share. The test puts code of sql/README.md in place of the comments in
+// the programs that begin with README.
 import assert from "node:assert/strict";
 
 // A Client does what an app does, with the calls of one library. Tx is the library's object for a
