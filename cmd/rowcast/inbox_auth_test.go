@@ -20,21 +20,21 @@ func TestInboxOfTheAppsUsers(t *testing.T) {
 	inserter(t, dsn)("alice=1", "team:7=2", "bob=3")
 	list := alice.list("")
 	if got := list.state(); got != "2, 1" {
-		t.Errorf("got the rows %s, want 2, 1: those of the user and of the group", got)
+		t.Errorf("got the rows %s, want 2, 1, which are for the group and the user", got)
 	}
 	if got := alice.mark("read", list.idOf(t, "2")); got.Unread != 1 {
 		t.Errorf("%d rows are unread, want 1", got.Unread)
 	}
 	first := app.questions()[0].Header
 	if first.Get("Cookie") != "session=1" || first.Get("Rowcast-Check") != "open" || first.Get("Rowcast-Topics") != "" {
-		t.Errorf("the app was asked with %q, want the cookie, Rowcast-Check: open and no Rowcast-Topics", first)
+		t.Errorf("the first request to the app has the headers %q, want the cookie, Rowcast-Check: open and no Rowcast-Topics", first)
 	}
 	for status, answer := range map[int]http.HandlerFunc{401: saying(401, ""), 403: saying(403, ""), 503: saying(500, "")} {
 		app.answers(answer)
 		other := inboxClient{t, h.url, []string{"Cookie", "session=" + http.StatusText(status)}}
 		for _, got := range []answerOf{{"the list", ask(t, "GET", h.url+"/inbox", other.headers...)}, {"a change", other.post("read", `{"ids": ["1"]}`)}} {
 			if got.status != status || (got.header.Get("Retry-After") != "") != (status == 503) || strings.Contains(got.body, "items") {
-				t.Errorf("%s: got %d, %q, %s, want %d, no items, and Retry-After only with 503", got.what, got.status, got.header, got.body, status)
+				t.Errorf("%s: got %d, %q, %s, want %d, Retry-After only if the status is 503, and no items", got.what, got.status, got.header, got.body, status)
 			}
 		}
 	}
@@ -67,7 +67,7 @@ func TestInboxNeedsAUser(t *testing.T) {
 		client := inboxClient{T: t, url: h.url}
 		for what, got := range map[string]answer{"the list": ask(t, "GET", h.url+"/inbox"), "a change": client.post("read", `{"ids": ["1"]}`)} {
 			if got.status != 401 || !strings.HasPrefix(got.body, want) || got.header.Get("WWW-Authenticate") != "Bearer" || got.header.Get("Cache-Control") != "no-store" {
-				t.Errorf("%s: got %d, %q, %s, want 401, WWW-Authenticate: Bearer, Cache-Control: no-store and %s", what, got.status, got.header, got.body, want)
+				t.Errorf("%s: got %d, %q, %s, want 401, WWW-Authenticate: Bearer, Cache-Control: no-store and %s at the beginning of the body", what, got.status, got.header, got.body, want)
 			}
 		}
 		h.err.await(t, `msg="a request for an inbox was denied" status=401`)

@@ -16,8 +16,8 @@ func (p page) clickOn(element string, options ...chromedp.MouseOption) {
 	p.do(chromedp.MouseClickXY(at[0], at[1], options...))
 }
 
-// Escape closes the list, and not the dialog around it. Without the element's own handling of Escape, a browser could
-// close both at once if the user has not clicked between the opening of the dialog and the opening of the list.
+// Escape closes the list, and not the dialog around it. The element handles Escape itself, because a browser may close
+// both at once if they were opened without a click in between.
 func testElementEscape(_ *testing.T, s *inboxStage) {
 	s.insert("one")
 	p := s.open()

@@ -30,8 +30,8 @@ func (p page) emulate(features ...*emulation.MediaFeature) {
 	}
 }
 
-// If another user has signed in, as in another tab, a change by the page is refused: the rows of the first user
-// disappear, and the rows of the other user stay unread. A change is also refused after the user has signed out.
+// After another user has signed in, for example in another tab, a change by the page is refused. The rows of the first
+// user disappear, and the rows of the other user stay unread. A change is also refused after the user has signed out.
 func testElementUsers(_ *testing.T, s *inboxStage) {
 	s.insertFor("alice", "for alice")
 	s.insertFor("bob", "for bob")
@@ -95,7 +95,7 @@ func testElementFaults(_ *testing.T, s *inboxStage) {
 		bell.append(template); bell.render = undefined; return true; })()`)
 	p.want(`titles().join()`, "five,two,one")
 	p.want(`[...document.querySelectorAll("[slot^=item-] a, [slot^=item-] img")].filter((element) => element.hasAttribute("href") || element.hasAttribute("src")).length`, 0.0)
-	// A function is not a valid text. It is reported, and the text of the dictionary is shown instead.
+	// A function is not a valid text. The element reports an error, and shows its own text instead.
 	value[bool](p, `bell.strings = { bell: (n) => n + "!", title: "Inbox" }, true`)
 	p.want(`find("h2")[0].textContent + find(".bell")[0].ariaLabel`, "InboxNotifications, 5 new")
 	p.await(`/the text bell of strings/.test(reported)`)

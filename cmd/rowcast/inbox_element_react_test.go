@@ -54,7 +54,7 @@ func reactScript(t *testing.T) string {
 	return script + `window.React = require("react"); window.ReactDOM = require("react-dom/client"); }`
 }
 
-// React's strict mode runs each effect twice. Even so, each list has one stream, and no stream is left after the
+// React's strict mode runs each effect twice. Even so, each inbox has one stream, and no stream is left after the
 // components were removed.
 func testElementReact(t *testing.T, s *inboxStage) {
 	for path, file := range map[string][2]string{"/react": {"text/html", reactHTML}, "/react.js": {"text/javascript", reactScript(t)}, "/app.js": {"text/javascript", reactApp}} {

@@ -24,7 +24,7 @@ type inboxStage struct {
 	dsn     string
 	url     string
 	browser browser
-	profile browser // the result of browser.profile
+	profile browser // the profile in which the pages are opened (see browser.profile)
 	mux     *http.ServeMux
 	broken  *atomic.Bool  // if true, the server itself answers changes, with 503
 	streams *atomic.Int64 // the number of open streams
@@ -124,7 +124,7 @@ func (s *inboxStage) open() page {
 	return p
 }
 
-// openWith opens the page, in which the script runs before the page's own scripts, and waits until its stream is open.
+// openWith opens the page and waits until its stream is open. The script runs before the page's own scripts.
 func (s *inboxStage) openWith(script string) page {
 	s.t.Helper()
 	p := s.visit("/page", script)

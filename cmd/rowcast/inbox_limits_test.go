@@ -11,9 +11,9 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// At most 16 requests of a user run or wait at one time, and they use at most half of the connections. If they wait for
-// a lock, requests of other users are still answered. A request that waits too long for a lock is answered with 503,
-// and the failure is in the log, in /readyz and in the metrics.
+// At most 16 requests of a user run or wait at one time, and they use at most half of the hub's connections for
+// inboxes. So other users still get answers while these requests wait for a lock. A request that waits too long for a lock
+// is answered with 503, and the failure is in the log, in /readyz and in the metrics.
 func TestInboxRequestsAreLimited(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Inbox(t)
@@ -41,7 +41,7 @@ func TestInboxRequestsAreLimited(t *testing.T) {
 	for range 4 {
 		got, _ := receive(t, answers, "an answer")
 		if got.status != 429 || got.header.Get("Retry-After") != "1" || got.body != "too many requests of this user are running or waiting: try again later\n" {
-			t.Errorf("got %d, %q, %s, want 429, Retry-After: 1 and that too many requests are running", got.status, got.header, got.body)
+			t.Errorf("got %d, %q, %s, want 429, Retry-After: 1 and that too many requests of this user are running or waiting", got.status, got.header, got.body)
 		}
 	}
 	waitForLocks(t, dsn, "2")
@@ -52,7 +52,7 @@ func TestInboxRequestsAreLimited(t *testing.T) {
 	}
 	got, _ := receive(t, answers, "an answer after the lock_timeout")
 	if got.status != 503 || got.header.Get("Retry-After") == "" || got.body != "the inbox cannot be read or changed now: try again later\n" {
-		t.Errorf("got %d, %q, %s, want 503, Retry-After and that the database did not answer", got.status, got.header, got.body)
+		t.Errorf("got %d, %q, %s, want 503, Retry-After and that the inbox cannot be read or changed now", got.status, got.header, got.body)
 	}
 	wantFailing(t, h.url, "inbox", "55P03") // lock_not_available
 	h.err.await(t, `level=WARN msg="cannot read or change an inbox" error=`)

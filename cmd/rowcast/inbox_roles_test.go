@@ -10,8 +10,8 @@ import (
 )
 
 // With the rights that migrate grants, a hub serves inboxes, and an app calls the functions for any user. No role of a
-// hub, an app or a sender can read or change the tables of the inbox directly. If its role may not use the inbox, a hub
-// with --inbox does not start.
+// hub, an app or a sender can read or change the tables of the inbox directly. A hub with --inbox does not start if its
+// role may not use the inbox.
 func TestRolesOfTheInbox(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -74,7 +74,7 @@ func TestWatchedRowsAreInTheInbox(t *testing.T) {
 		t.Errorf("%d rows are unread, want none", got.Unread)
 	}
 	if event := decodeEvent(t, stream.next("rowcast.inbox")); event.Action != "read" || event.IDs[0] != list.idOf(t, "sent") {
-		t.Errorf("got the event %+v, want the action read for the row sent", event)
+		t.Errorf("got the event %+v, want the action read for the row of the watched table", event)
 	}
 }
 

@@ -16,10 +16,9 @@ import (
 	"rowcast/listener/cursor"
 )
 
-// The pages of a list, and the stream from the cursor of the first page, together have each row. The rows that the
-// cursor has seen are in the list once, and not in the stream. All other rows are in the stream once. One of them can
-// also be on a later page, but only once, if its transaction began before the first page was read and committed later.
-// Several writers insert meanwhile, and their transactions may commit in another order than the order in which they
+// A list and the stream from the cursor of its first page together have every row. A row that the cursor has seen is in
+// the list once, and not in the stream. Every other row is in the stream once, and may also be once on a later page
+// of the list. Meanwhile, several writers insert rows, and their transactions may commit in another order than they
 // began.
 func TestListAndStreamHaveEachRow(t *testing.T) {
 	t.Parallel()
@@ -79,7 +78,8 @@ func TestListAndStreamHaveEachRow(t *testing.T) {
 	checkParts(t, dsn, first, listed, streamed)
 }
 
-// checkParts checks how often each row of the table is in a list and in the stream from the cursor of its first page.
+// checkParts checks how often each row of the table is in a list and in a stream. The argument first is the first page
+// of the list. The stream began at the cursor of this page.
 func checkParts(t *testing.T, dsn string, first inboxAnswer, listed, streamed map[string]int) {
 	t.Helper()
 	at, err := cursor.Parse(first.Cursor)
@@ -94,10 +94,10 @@ func checkParts(t *testing.T, dsn string, first inboxAnswer, listed, streamed ma
 		switch inList, inStream := listed[id], streamed[id]; {
 		case at.Seen(row.Xid, row.ID):
 			if seen++; inList != 1 || inStream != 0 {
-				t.Errorf("the cursor has seen the row %s: it is %d times in the list and %d times in the stream, want once and never", id, inList, inStream)
+				t.Errorf("the cursor has seen the row %s: it is %d times in the list, want once; %d times in the stream, want never", id, inList, inStream)
 			}
 		case inList > 1 || onFirst || inStream != 1:
-			t.Errorf("the cursor has not seen the row %s: it is %d times in the list (on the first page: %t) and %d times in the stream, want at most once, not on the first page, and once",
+			t.Errorf("the cursor has not seen the row %s: it is %d times in the list, want at most once; on the first page: %t, want false; %d times in the stream, want once",
 				id, inList, onFirst, inStream)
 		}
 	}
@@ -105,7 +105,7 @@ func checkParts(t *testing.T, dsn string, first inboxAnswer, listed, streamed ma
 		t.Errorf("the late row is %d times in the list and %d times in the stream, want once in each", listed[late], streamed[late])
 	}
 	if seen == 0 || seen > len(rows)-2 {
-		t.Errorf("the cursor has seen %d of %d rows, want some, but neither the late row nor the last one", seen, len(rows))
+		t.Errorf("the cursor has seen %d of %d rows, want at least 1 and at most %d, without the late row and the last row", seen, len(rows), len(rows)-2)
 	}
 }
 
@@ -141,8 +141,9 @@ func insertSlowly(t *testing.T, conn *pgx.Conn, data string) {
 	}
 }
 
-// "All" marks the rows that were visible to the list. Two rows stay unread and are in the stream from the cursor of the
-// list: one whose transaction began before the list and committed after it, and one that was inserted after the list.
+// A change of all rows marks only the rows that were visible to the list. Two rows stay unread and are in the stream
+// from the cursor of the list: one whose transaction began before the list and committed after it, and one that was
+// inserted after the list.
 func TestAllLeavesOtherRowsUnread(t *testing.T) {
 	t.Parallel()
 	h, dsn := inboxHub(t)
