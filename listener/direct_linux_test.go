@@ -65,7 +65,7 @@ func TestDirectConn(t *testing.T) {
 	}
 }
 
-// A connection of another type may encrypt, count or delay, so it is not replaced.
+// A connection of another type may encrypt, count or delay the bytes, so it is not replaced.
 func TestDirectConnKeepsOtherTypes(t *testing.T) {
 	t.Parallel()
 	here, there := pair(t, "tcp")

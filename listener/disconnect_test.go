@@ -71,7 +71,7 @@ func TestDisconnectReachesListeners(t *testing.T) {
 	if len(calls) > 0 {
 		t.Errorf("got a request that was not expected: %v", <-calls)
 	}
-	const warning = `msg="ignored malformed NOTIFY payload" channel=%s error="the payload is not a user or a group: 1 to 256 bytes of UTF-8 without control characters and U+FFFD, and neither * nor a name that begins with rowcast."`
+	const warning = `msg="ignored malformed NOTIFY payload" channel=%s error="the payload is not a user or a group: 1 to 256 bytes of UTF-8 without control characters or U+FFFD, not *, and not beginning with rowcast."`
 	for channel, want := range map[string]int{"rowcast.disconnect": 3, "rowcast.disconnected": 1} {
 		if got := strings.Count(log.String(), fmt.Sprintf(warning, channel)); got != want {
 			t.Errorf("got %d warnings about the channel %s, want %d; the log is %s", got, channel, want, log.String())

@@ -62,8 +62,8 @@
 // The hub itself attempts the first five operations again and again. Such an operation counts as failing from its first
 // failure until it succeeds. The other operations are attempted only when they are needed, some of them for several
 // streams at a time. Such an operation counts as failing for 2 minutes after its last failure, because there may be no
-// further attempt. If the operation has succeeded since then, these 2 minutes become 20 seconds. They do not end at the
-// success, because another stream may have succeeded while the cause of the failure remains.
+// further attempt. If it has succeeded since its last failure, it counts as failing for 20 seconds after that failure.
+// The success alone does not prove that the cause is gone, because another stream may have succeeded.
 //
 // Run reads and delivers in one goroutine. While the second connection waits, for example for the lock, another
 // goroutine uses it (parklock.go). That goroutine ends before the session ends.

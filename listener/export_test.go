@@ -58,7 +58,7 @@ func (l *Listener) OpenLink(ctx context.Context) (*pgx.Conn, error) {
 // ParseMessage parses the payload of a NOTIFY message.
 var ParseMessage = parseMessage
 
-// Round deletes one portion of old rows, as Run does. But a MinAge of 0 means no minimum age here.
+// Round deletes one portion of old rows, as Run does. But Round does not replace a MinAge of 0 by the default.
 func (r *Retention) Round(ctx context.Context) (int64, error) {
 	setDefault(&r.Rows, 1000)
 	defaults(r.Listener)

@@ -12,8 +12,8 @@ import (
 var errNoHistory = errors.New("rowcast.history has no row: run rowcast migrate")
 
 // observeHistory records whether rowcast.history had its row when a page was read. Without the row, the listener
-// continues. Meanwhile a cursor counts as expired unless it has seen everything below the oldest transaction in the
-// table. If the table has no rows, the oldest running transaction counts instead.
+// continues with a guess of the horizon: the oldest transaction that has rows in rowcast.notifications, or the xmin of
+// the snapshot if there are no rows.
 func (l *Listener) observeHistory(p *page) {
 	if p.historyLost {
 		l.Failures.Warn(l.Logger, failures.History, errNoHistory,

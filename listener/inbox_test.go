@@ -84,7 +84,7 @@ func TestInboxListsAndMarks(t *testing.T) {
 				VALUES ('alice', '1'), ('team:7', '2'), ('bob', '3'), ('team:8', '4'), ('*', '5')`)
 			p := page(inbox.List(ctx, "alice", []string{"team:7"}, 2, ""))
 			if len(p.Items) != 2 || p.Unread != 3 || p.Before == "" {
-				t.Fatalf("got %+v, want two of three unread rows", p)
+				t.Fatalf("got %+v, want 2 items, 3 in Unread, and a value of Before", p)
 			}
 			rest := page(inbox.List(ctx, "alice", []string{"team:7"}, 2, p.Before))
 			if len(rest.Items) != 1 || rest.Items[0].ID != "1" || rest.Before != "" {
@@ -182,14 +182,14 @@ func TestInboxStatementsAreLimited(t *testing.T) {
 // requests of those users take all connections.
 func TestLockedInboxesDoNotDelayOtherUsers(t *testing.T) {
 	t.Parallel()
-	for name, pooled := range map[string]bool{"with a session": false, "through a transaction pooler": true} {
+	for name, pooled := range map[string]bool{"without PollOnly": false, "with PollOnly": true} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			dsn := dbtest.Inbox(t)
 			inbox := newInbox(t, dsn, func(l *listener.Listener) { l.PollOnly, l.Timeout = pooled, time.Minute })
 			db := connect(t, dsn)
 			exec(t, db, "BEGIN")
-			users := []string{"alice", "bob"} // as many as the connections
+			users := []string{"alice", "bob"} // as many users as the Inbox has connections
 			for _, user := range users {
 				exec(t, db, "SELECT rowcast.inbox_mark('"+user+"', 'read', up_to => rowcast.cursor())")
 			}

@@ -36,7 +36,7 @@ func TestNumbersAreMeasured(t *testing.T) {
 		(SELECT jsonb_build_object('a', jsonb_agg(1e131071)) FROM generate_series(1, 8200)), '1']) d`)
 	for i, row := range r.rows(t, 4) {
 		if want := []int64{16_893, 120*131_074 + 2, 0, 1}[i]; row.Size != want || int64(len(row.Data)) != want || row.Unreadable != "" {
-			t.Errorf("row %d has %d bytes of data and size %d, want %d for both; unreadable: %q", i, len(row.Data), row.Size, want, row.Unreadable)
+			t.Errorf("row %d: got %d bytes of data, size %d and Unreadable %q, want %d, %d and \"\"", i, len(row.Data), row.Size, row.Unreadable, want, want)
 		}
 	}
 }
@@ -48,7 +48,7 @@ func TestSmallAndLargeDataIsNotMeasured(t *testing.T) {
 	dsn := dbtest.Database(t)
 	conn := connect(t, dsn)
 	dropDataConstraints(t, conn)
-	// The text of these numbers is as long as possible: PostgreSQL allows no more digits before and after the point.
+	// These numbers have as many digits before and after the point as PostgreSQL allows.
 	const longest = `SELECT ('[' || rpad('', ($1 - 1) * length(number || ','), number || ',') || number || ']')::jsonb
 		FROM (SELECT '1' || repeat('0', 131071) || '.' || repeat('0', 16383)) n (number)`
 	const small = "SELECT jsonb_agg(i % 10) FROM generate_series(1, $1) i"
@@ -59,7 +59,7 @@ func TestSmallAndLargeDataIsNotMeasured(t *testing.T) {
 	}{{longest, 450, false}, {longest, 451, true}, {small, 60_000, true}, {small, 100_000, false}} {
 		size := one[int](t, conn, "INSERT INTO rowcast.notifications (recipient, data) SELECT '*', ("+tt.data+") RETURNING pg_column_size(data #> '{}')", tt.numbers)
 		if (size > 7216 && size <= 1<<20) != tt.measured {
-			t.Errorf("%d numbers are stored in %d bytes; data from 7217 bytes to 1 MiB is measured, so this data is measured: %t, want %t", tt.numbers, size, !tt.measured, tt.measured)
+			t.Errorf("%d numbers are stored in %d bytes: from 7217 bytes to 1 MiB: %t, want %t", tt.numbers, size, !tt.measured, tt.measured)
 		}
 		if text := one[int](t, conn, "SELECT octet_length(data::text) FROM rowcast.notifications ORDER BY id DESC LIMIT 1"); text >= 64<<20 {
 			t.Errorf("%d numbers in %d bytes are %d bytes of text, want less than 64 MiB", tt.numbers, size, text)
@@ -90,7 +90,7 @@ func TestManyNumbersAreRead(t *testing.T) {
 		insert(t, conn, "next")
 		rows := r.rows(t, 2)
 		if got := rows[0]; got.Unreadable != "" || len(got.Data) != 3*numbers {
-			t.Errorf("%d numbers: got %d bytes, want %d; unreadable: %q", numbers, len(got.Data), 3*numbers, got.Unreadable)
+			t.Errorf("%d numbers: got %d bytes of data and Unreadable %q, want %d and \"\"", numbers, len(got.Data), got.Unreadable, 3*numbers)
 		}
 		if string(rows[1].Data) != `"next"` {
 			t.Errorf("after %d numbers: got row %.20s, want \"next\"", numbers, rows[1].Data)
@@ -169,7 +169,7 @@ func TestManyLargeRowsTakeLongerThanTimeout(t *testing.T) {
 		t.Helper()
 		for i, row := range got {
 			if row.Data != nil || row.Unreadable != "" || row.Size != 131_074 {
-				t.Fatalf("row %d has %d bytes of data and size %d, want no data and size 131074; unreadable: %q", i, len(row.Data), row.Size, row.Unreadable)
+				t.Fatalf("row %d: got %d bytes of data, size %d and Unreadable %q, want 0, 131074 and \"\"", i, len(row.Data), row.Size, row.Unreadable)
 			}
 		}
 		if n := r.Stats.Sessions.Load(); n > 1 {

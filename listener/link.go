@@ -187,7 +187,7 @@ func (k *link) receiveDisconnect(channel, recipient string) {
 		k.Stats.Malformed.Add(1)
 		if logger, ok := k.logs.malformed.Allow(k.Logger); ok {
 			logger.Warn("ignored malformed NOTIFY payload", "channel", channel,
-				"error", "the payload is not a user or a group: 1 to 256 bytes of UTF-8 without control characters and U+FFFD, and neither * nor a name that begins with rowcast.")
+				"error", "the payload is not a user or a group: 1 to 256 bytes of UTF-8 without control characters or U+FFFD, not *, and not beginning with rowcast.")
 		}
 	case !k.calls.add(call{recipient, true}):
 		k.Disconnect(recipient)

@@ -57,18 +57,19 @@ type Listener struct {
 	// connections through a transaction pooler.
 	PollOnly bool
 
-	// PollInterval is the time between two fetches while the listener polls and tries to take the park lock, so that it
-	// can sleep. While many commits or waiting writers make the listener poll, the time is half as long as a fetch takes,
-	// within two bounds. The lower bound is an eighth of PollInterval, or n eighths at n times Busy commits a
-	// second. The upper bound is twice PollInterval, or PollInterval while there are fewer commits a second than Busy.
+	// PollInterval is the time between two fetches while the listener polls and tries to take the park lock in order to
+	// sleep. The default is 2 ms, or 100 ms with PollOnly. In some cases, the listener uses another time:
 	//
-	// On Linux, the lower bound is up to four times as long while the machine's CPUs are idle for less than 0.3 of the
-	// time. If there are then 300 commits a second or more, a sleeping listener also waits before it fetches for a
-	// notification: for the lower bound, but at most 1 ms.
+	//   - While many commits or waiting writers make the listener poll, the time is half as long as a fetch takes, but
+	//     from an eighth of PollInterval to twice PollInterval. The lower bound is higher at high rates of commits and,
+	//     on Linux, while the machine's CPUs are idle for less than 0.3 of the time. Below Busy commits a second, the
+	//     upper bound is PollInterval.
+	//   - While an open transaction or a NOTIFY queue that fills up keeps the listener from sleeping, the time can be
+	//     from 10 to 25 ms.
+	//   - With PollOnly, the time is up to twice PollInterval if fetches are slow.
 	//
-	// With PollOnly, the time is PollInterval, or up to twice as long if fetches are slow. While an open transaction of
-	// another session or a NOTIFY queue that fills up keeps the listener from sleeping, the time can be from 10 to 25 ms.
-	// The default is 2 ms, or 100 ms with PollOnly.
+	// On Linux, while the CPUs are hardly idle and there are 300 commits a second or more, a sleeping listener also waits
+	// between a notification and its fetch, for at most 1 ms.
 	PollInterval time.Duration
 
 	// Look is the time without a notification after which a sleeping listener fetches. This fetch is a safety poll: it

@@ -190,7 +190,7 @@ func (r *reader) until(t *testing.T, holds func() bool) {
 // waitForLock waits until the listener has taken the park lock at least n times.
 func (r *reader) waitForLock(t *testing.T, n int64) {
 	t.Helper()
-	// After the listener has taken the lock, it fetches. The batch of this fetch makes until check the count again.
+	// After the listener has taken the lock, it fetches and delivers a batch. After each batch, r.until checks the count.
 	r.until(t, func() bool { return r.Stats.ParkLocks.Load() >= n })
 }
 

@@ -64,7 +64,7 @@ func openEnvelope(m *feed.Message, envelope []strictjson.Member) error {
 	case m.Data == nil:
 		return errors.New(`the envelope has no "data"`)
 	case m.Recipient == "":
-		return fmt.Errorf(`the envelope has no "recipient": %q is everyone`, feed.Everyone)
+		return fmt.Errorf(`the envelope has no "recipient"; to send to everyone, set it to %q`, feed.Everyone)
 	}
 	return nil
 }

@@ -16,7 +16,7 @@ func TestParseMessage(t *testing.T) {
 	t.Parallel()
 	long := strings.Repeat("x", 257)
 	const noObject = `the payload begins with "{" and is not a JSON object`
-	const noRecipient = `the envelope has no "recipient": "*" is everyone`
+	const noRecipient = `the envelope has no "recipient"; to send to everyone, set it to "*"`
 	for _, test := range []struct {
 		name, payload, recipient, event, data, err string
 	}{

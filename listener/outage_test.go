@@ -29,7 +29,7 @@ func TestRefusedSecondConnectionIsRetriedWithPauses(t *testing.T) {
 	holdsSoon(t, "five failed attempts", func() bool { return strings.Count(log.text(), "retry_in=") == 5 })
 	_, last, _ := strings.Cut(log.text()[strings.LastIndex(log.text(), "retry_in="):], "=")
 	if pause, err := time.ParseDuration(strings.TrimSpace(last)); err != nil || pause < 800*time.Millisecond {
-		t.Errorf("the fifth pause is %s, want at least 800 ms, because the pauses double, with a random part", last)
+		t.Errorf("the fifth pause is %s, want at least 800 ms, half of the 1.6 s that the pause has without jitter", last)
 	}
 	if r.Connected() || r.Stats.Sessions.Load() != 0 {
 		t.Errorf("got connected %t and %d complete sessions, want false and 0", r.Connected(), r.Stats.Sessions.Load())

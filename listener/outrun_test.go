@@ -129,7 +129,7 @@ func TestListedRowsAreDeleted(t *testing.T) {
 }
 
 // If somebody empties the table after retention has moved the horizon, rowcast.cursor() still returns a cursor that has
-// seen everything below the horizon. A listener that begins with it delivers the next row, and no Reset.
+// seen everything below the horizon. A listener that begins then delivers the next row, and no Reset.
 func TestTableIsEmptiedAfterRetention(t *testing.T) {
 	t.Parallel()
 	for _, statement := range []string{"DELETE FROM rowcast.notifications", "TRUNCATE rowcast.notifications"} {

@@ -33,9 +33,9 @@ const (
 	// rows.
 	checkEvery = 200 * time.Millisecond
 	checkAgain = 15 * time.Millisecond
-	// lasting is the number of checks in a row that must find waiting writers. After a stall of the disk, one or two
-	// checks find some, and polling would only delay the next rows. At a thousand rows a second, 7 of 100 checks found
-	// waiting writers.
+	// lasting is the number of checks in a row that must find waiting writers before the hub polls. After a stall of the
+	// disk, only one or two checks find some, and polling would only delay the next rows. At a thousand rows a second, 7
+	// of 100 checks found waiting writers.
 	lasting = 4
 	// minHold and maxHold bound a hold, the time for which the hub polls because writers have waited. The hold is
 	// doubled if writers wait again soon after the last hold.

@@ -72,8 +72,8 @@ type parkDatabase struct {
 	writer  *sparseWriter
 }
 
-// oneCommit is a rate, in commits a second, that the rate after one commit exceeds for a moment. So the hub polls after
-// nearly every notification, and soon sleeps again.
+// oneCommit is just below 20 commits a second, the rate that a hub measures right after a single commit. With oneCommit
+// as Busy and Quiet, the hub polls after nearly every notification, and soon sleeps again.
 const oneCommit = 19.9
 
 func (p *parkProof) begin(t *testing.T, db *parkDatabase) {
@@ -166,7 +166,7 @@ func (p *tracker) deliver(hub int, rows []feed.Row) {
 	for _, row := range rows {
 		pendingRow := p.pending[row.Recipient]
 		if pendingRow == nil || pendingRow.at[hub] {
-			p.t.Errorf("hub %d delivered %s twice, or although it was rolled back", hub, row.Recipient)
+			p.t.Errorf("hub %d delivered %s, want no delivery, because the hub has delivered it before or it was rolled back", hub, row.Recipient)
 			continue
 		}
 		pendingRow.at[hub] = true

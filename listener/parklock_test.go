@@ -95,8 +95,9 @@ func TestGivesUpTheLockThatItQueuedFor(t *testing.T) {
 	eventually(t, conn, heldExclusively[:7]+"NOT "+heldExclusively[7:])
 }
 
-// While transactions overlap without a gap, there can always be an open transaction that did not send a NOTIFY. The hub
-// goes to sleep nevertheless: while it queues for the park lock, new transactions do not get the lock.
+// A transaction that did not send a NOTIFY holds the park lock shared until it ends. If transactions overlap without a
+// gap, there can always be such a transaction. The hub goes to sleep nevertheless: while it queues for the park lock,
+// new transactions do not get the lock.
 func TestSleepsAmongOverlappingTransactions(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)

@@ -69,8 +69,8 @@ func (s *session) endWarming(ctx context.Context) error {
 	return s.link.bounded(ctx, s.restart(ResetHistory))
 }
 
-// restart returns a function that continues after the rows that are visible now. The parameter reset is the reason, and
-// the Reset of the batch, with which the hub resets all streams.
+// restart returns a function that continues after the rows that are visible now. The function delivers an empty batch
+// with the given reset as its Reset, so that the hub resets all streams.
 func (s *session) restart(reset string) func(context.Context, querier) error {
 	return func(ctx context.Context, db querier) error {
 		now, err := s.now(ctx, db)

@@ -182,7 +182,7 @@ func TestResumingFromAPage(t *testing.T) {
 	}
 	t.Logf("%d pages, %d of transactions that had written", len(truth.pages), ofWriters)
 	if ofWriters == 0 || ofWriters == len(truth.pages) {
-		t.Error("want both pages of transactions that had written and other pages, got only one kind")
+		t.Errorf("got %d pages of transactions that had written and %d other pages, want at least one of each kind", ofWriters, len(truth.pages)-ofWriters)
 	}
 }
 

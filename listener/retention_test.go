@@ -57,7 +57,8 @@ func TestRetention(t *testing.T) {
 		t.Fatal(err)
 	}
 	if before.SeenBelow(horizon) || !kept.SeenBelow(horizon) {
-		t.Errorf("with horizon %d: want cursor %v expired and cursor %v not expired", horizon, before, kept)
+		t.Errorf("with horizon %d: cursor %v is expired: %t, want true; cursor %v is expired: %t, want false",
+			horizon, before, !before.SeenBelow(horizon), kept, !kept.SeenBelow(horizon))
 	}
 	if err := newListener(t, dsn).Preflight(limited(t)); err != nil { // Preflight begins the epoch
 		t.Fatal(err)

@@ -32,9 +32,9 @@ const (
 	// flight in the last snapshot of the fetch. They may have inserted many rows, which nearQuery would find again in each
 	// fetch until their commit.
 	slowFetch = 2 * time.Millisecond
-	// afterWaste is the least number of fetches from one page that could not be used to the next. A page cannot be used if
-	// a transaction that nearQuery has left out has ended. So at most one in twenty fetches costs two queries for that
-	// reason. In between, nearQuery leaves out no transaction.
+	// afterWaste is the least distance, in fetches, between two wasted pages. A page is wasted if a transaction that
+	// nearQuery has left out has ended: a second query must then read the page. After a wasted page, nearQuery leaves out
+	// no transaction for a while. So at most one in twenty fetches needs a second query for that reason.
 	afterWaste = 20
 )
 

@@ -65,7 +65,8 @@ func parseCPUTimes(stat string) cpuTimes {
 	return cpuTimes{idle + iowait, user + nice + system + idle + iowait + irq + softirq + steal}
 }
 
-// idleSince returns the idle share of the time since before, or 1 if it is not known. The kernel's iowait can decrease.
+// idleSince returns the idle share of the time since before, or 1 if the share is not known. It is not known, for
+// example, if the idle time has decreased, because the kernel's iowait can decrease.
 func (t cpuTimes) idleSince(before cpuTimes) float64 {
 	if before.total == 0 || t.total <= before.total || t.idle < before.idle {
 		return 1

@@ -42,7 +42,7 @@ func TestIdleMeter(t *testing.T) {
 		t.Errorf("the times of this machine's CPUs are %+v, want more than 0 in total, and no more idle time than that", times)
 	}
 	now := time.Now()
-	known := cpuTimes{idle: 0, total: 1} // the machine has been idle for at least a tick since it started
+	known := cpuTimes{idle: 0, total: 1} // since this time, the machine has been idle for some ticks and busy for others
 	for _, test := range []struct {
 		m    idleMeter
 		want string
@@ -72,7 +72,7 @@ func TestHubWaitsWhileTheCPUsAreBusy(t *testing.T) {
 	}
 	began := time.Now()
 	if why, _, err := hub(l.Busy).pollAfter(t.Context(), fetched{}); err != nil || why != pollDue {
-		t.Errorf("poll: got the reason %v and the error %v, want %v", why, err, pollDue)
+		t.Errorf("poll: got the reason %d and the error %v, want %d (pollDue) and no error", why, err, pollDue)
 	}
 	if waited := time.Since(began); waited < 4*ms {
 		t.Errorf("the hub polled after %v, want at least 4 ms: four eighths of PollInterval", waited)
@@ -81,7 +81,7 @@ func TestHubWaitsWhileTheCPUsAreBusy(t *testing.T) {
 	w := hub(1000)
 	w.link.notified = true
 	if why, err := w.sleep(t.Context(), func() (bool, error) { return false, nil }); err != nil || why != woken {
-		t.Errorf("notification: got the reason %v and the error %v, want %v", why, err, woken)
+		t.Errorf("notification: got the reason %d and the error %v, want %d (woken) and no error", why, err, woken)
 	}
 	if waited := time.Since(began); waited < ms {
 		t.Errorf("the hub fetched %v after the notification, want at least 1 ms", waited)

@@ -9,9 +9,8 @@ import (
 // A wakeup decides when the listener fetches next, and why. The listener sleeps in LISTEN while there is little to do
 // and polls while there is much.
 //
-// A transaction with a pending NOTIFY takes a lock of the whole cluster from before its commit until after it, so such
-// commits run one at a time. So the trigger should not notify while all hubs poll. One advisory lock, the park lock,
-// decides:
+// While a transaction with a pending NOTIFY commits, it holds a lock of the whole cluster, so such commits run one at a
+// time. Therefore the trigger should not notify while all hubs poll. One advisory lock, the park lock, decides:
 //
 //   - The trigger tries to take the lock shared, for its transaction. If that fails, a hub holds the lock or waits for
 //     it, and the trigger notifies.
@@ -164,13 +163,16 @@ func (w *wakeup) pollAfter(ctx context.Context, last fetched) (reason, phase, er
 	return w.poll(ctx, w.interval(last.took, idle))
 }
 
-// interval returns the time until the next poll. It is half the time of a fetch, so that rows arrive soon on a machine
-// with CPU to spare, and a busy machine leaves CPU to the writers. The lower bound is an eighth of PollInterval at Busy
-// commits a second or below, and grows with the rate above that, because the writers then need the CPU. It also grows
-// if the CPUs of this machine are hardly idle. The upper bound is twice PollInterval. Below Busy it is PollInterval,
-// because the writers then wait for each other or for the disk, and leave CPU. Below Busy, the interval is gapPoll if
-// the NOTIFY queue is too full. With PollOnly, the interval is PollInterval, or up to twice as long if fetches are
-// slow.
+// interval returns the time until the next poll. It is half the time of a fetch, within two bounds. So rows arrive soon
+// on a machine with CPU to spare, and a busy machine leaves CPU to the writers.
+//
+//   - The lower bound is an eighth of PollInterval. It grows with the rate above Busy, and while the CPUs of this
+//     machine are hardly idle, because the writers then need the CPU.
+//   - The upper bound is twice PollInterval. Below Busy it is PollInterval, because the writers then wait for each
+//     other or for the disk, and leave CPU.
+//
+// Below Busy, the interval is gapPoll if the NOTIFY queue is too full. With PollOnly, the interval is PollInterval, or
+// up to twice as long if fetches are slow.
 func (w *wakeup) interval(took time.Duration, idle float64) time.Duration {
 	eighths := min(max(1, w.pace.rate/w.Busy)*stretch(idle), 16)
 	least, most := time.Duration(eighths*float64(w.PollInterval/8)), 2*w.PollInterval

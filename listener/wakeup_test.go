@@ -17,7 +17,7 @@ func TestSleepingHubChecksTheHolder(t *testing.T) {
 			t.Errorf("the hub holds the lock, and the server reports process %d: got error %v, want %v", holder, err, errNotHeld)
 		}
 		if why, _, err := w.rely(t.Context(), last); why != lockLost || err != nil {
-			t.Errorf("the hub relies on process 7, and the server reports process %d: got reason %d and error %v, want %d and none",
+			t.Errorf("the hub relies on process 7, and the server reports process %d: got reason %d and error %v, want %d (lockLost) and no error",
 				holder, why, err, lockLost)
 		}
 	}

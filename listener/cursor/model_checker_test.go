@@ -28,11 +28,11 @@ func (f finding) String() string {
 // breaksPromise reports whether the finding is about a row: the row is lost, repeated, not due or out of order.
 func (f finding) breaksPromise() bool { return f.row != nil }
 
-// checkClient compares the rows that a client received with the rows that it should have received: each row that was
-// committed for its recipients since the first event id that it received, once. A foreign row must not be received. A
-// row that a crash has lost may be received. The rows of a transaction must be in the order of their row ids. If a
-// transaction began after another one had committed, its rows must come later. To be independent of the code under
-// test, checkClient uses the model's times and row.serial, and no cursors.
+// checkClient checks the rows that a client has received since its first event id, or since its last reset. The client
+// must have received each row that was committed for its recipients in this time, once. It must not have received a
+// foreign row. It may have received a row that a crash has lost. The rows of a transaction must be in the order of
+// their ids. If a transaction began after another one had committed, its rows must come later. To be independent of the
+// code under test, checkClient uses the model's times and row.serial, and no cursors.
 func checkClient(c *client, table []*row) (findings []finding) {
 	find := func(what string, r *row) { findings = append(findings, finding{what, c, r}) }
 	due := map[int]bool{}

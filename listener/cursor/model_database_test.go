@@ -317,8 +317,8 @@ func (d *database) anchored(c cursor.Cursor) bool {
 	return d.ever[anchor(c)] != nil || c.Xmax == cursor.First && c.Anchor == beginning.Anchor
 }
 
-// holds reports whether the table has a row. It returns true for the id 0, which is the anchor of a cursor that has
-// seen no row.
+// holds reports whether the table has the wanted row. It also returns true if the wanted id is 0, as in the anchor of a
+// cursor that has seen no row.
 func (d *database) holds(wanted cursor.Row) bool {
 	return wanted.ID == 0 || slices.ContainsFunc(slices.Collect(d.rows()), func(r *row) bool { return r.Row == wanted })
 }

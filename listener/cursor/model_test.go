@@ -183,8 +183,9 @@ func TestHistories(t *testing.T) {
 	}
 }
 
-// seeds returns ROWCAST_HISTORIES seeds, beginning with ROWCAST_SEED. The default is the usual number, or a tenth of it
-// with -short, beginning with a random seed. The seeds end after the first seed that fails.
+// seeds returns ROWCAST_HISTORIES seeds, beginning with ROWCAST_SEED. If these variables are not set, it returns the
+// usual number of seeds, or a tenth of them with -short, beginning with a random seed. It returns no further seed after
+// a seed that has failed the test.
 func seeds(t *testing.T, usual uint64) iter.Seq[uint64] {
 	t.Helper()
 	if testing.Short() {

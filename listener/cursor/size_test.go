@@ -10,8 +10,8 @@ import (
 	"rowcast/listener/cursor"
 )
 
-// An id with a thousand transactions in flight has fewer than 7,500 bytes, however they are distributed. So it fits
-// into a header line of a proxy.
+// The text of a cursor with a thousand transactions in flight has fewer than 7,500 bytes, however these transactions
+// are distributed. So the text fits into a header line of a proxy.
 func TestLongest(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
@@ -27,7 +27,7 @@ func TestLongest(t *testing.T) {
 		c := largest(test.distances)
 		text := c.String()
 		if got, err := cursor.Parse(text); err != nil || !equal(got, c) {
-			t.Errorf("%s: parsing the text returns error %v or another cursor, want the same cursor", name, err)
+			t.Errorf("%s: parsed the text: got error %v and a cursor that is equal: %t; want no error and an equal cursor", name, err, equal(got, c))
 		}
 		t.Logf("%s: %d bytes", name, len(text))
 		if len(text) >= test.limit {

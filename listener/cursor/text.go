@@ -21,7 +21,7 @@ import (
 //	|  |    |    transactions in flight, see appendXip
 //	|  |    xmax
 //	|  the half-delivered transaction, 0 if there is none
-//	the id of the last row of the half-delivered transaction, or the anchor's id if there is none
+//	the id of the last delivered row of the half-delivered transaction, or the anchor's id if there is none
 //
 // rowcast.cursor() in the database writes texts of the same form.
 

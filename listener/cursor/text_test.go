@@ -212,8 +212,8 @@ func randomCursor(rng *rand.Rand, inFlight int, spread uint64) cursor.Cursor {
 	return c
 }
 
-// A text is parsed as the cursor from which it was written. It begins with the id of the last row of the half-delivered
-// transaction, or with the anchor's id if there is none.
+// A text is parsed as the cursor from which it was written. The text begins with the id of the last delivered row of
+// the half-delivered transaction, or with the anchor's id if no transaction is half-delivered.
 func TestRoundTrip(t *testing.T) {
 	t.Parallel()
 	rng := rand.New(rand.NewPCG(7, 8))
