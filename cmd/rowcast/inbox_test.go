@@ -70,7 +70,7 @@ func TestInbox(t *testing.T) {
 	alice.all("seen", list.Cursor)
 	read := alice.mark("read", list.idOf(t, "2"))
 	if got := alice.list("").state(); read.Unread != 2 || got != "3 seen, 2 read, 1 seen" {
-		t.Errorf("got %d unread and %s, want 2 unread and 3 seen, 2 read, 1 seen", read.Unread, got)
+		t.Errorf("got %d unread and the rows %q, want 2 unread and the rows \"3 seen, 2 read, 1 seen\"", read.Unread, got)
 	}
 	for _, want := range []string{"seen", "read"} {
 		if got := decodeEvent(t, stream.next("rowcast.inbox")); got.Action != want {
@@ -85,13 +85,14 @@ func TestInbox(t *testing.T) {
 		t.Errorf("got %+v, want undone and 2 unread rows", undone)
 	}
 	if got := bob.list("").state(); got != "3 read, 2 read" {
-		t.Errorf("got %s for another user, want 3 read, 2 read, because these rows for a group and everyone came before the user's first visit", got)
+		t.Errorf("got %s for another user, want 3 read, 2 read, because rows for groups and for everyone from before a user's first visit count as read", got)
 	}
 	insert("bob=6")
 	others.wants("6") // and no event about the inbox of alice
 }
 
-// Ids of rows that the user does not receive change nothing, and the answer is the same as for ids that do not exist.
+// A request with the id of a row that the user does not receive changes nothing. The answer is the same as for an id
+// that does not exist.
 func TestForeignIDsInAnInbox(t *testing.T) {
 	t.Parallel()
 	h, dsn := inboxHub(t)
@@ -115,8 +116,8 @@ func TestForeignIDsInAnInbox(t *testing.T) {
 	}
 }
 
-// Of the rows for groups, the list has those of the groups that the user is in now. If the user leaves a group and
-// joins it again, its rows have the state from before.
+// A row for a group is in the list only while the user is in the group. If the user leaves the group and joins it
+// again, the row has the same state as before.
 func TestGroupsOfAnInboxChange(t *testing.T) {
 	t.Parallel()
 	h, dsn := inboxHub(t)
@@ -127,13 +128,13 @@ func TestGroupsOfAnInboxChange(t *testing.T) {
 	list := member.list("")
 	member.mark("read", list.idOf(t, "1"))
 	if got := left.list(""); got.state() != "3" || got.Unread != 1 {
-		t.Errorf("got %s, %d unread, without the group, want only the row 3", got.state(), got.Unread)
+		t.Errorf("got %s, %d unread, without the group, want only the row 3, and 1 unread", got.state(), got.Unread)
 	}
 	if got := left.mark("read", list.idOf(t, "2")); got.Unread != 1 {
-		t.Errorf("%d rows are unread, want 1, because a row of a group that the user has left does not change", got.Unread)
+		t.Errorf("%d rows are unread without the group, want 1", got.Unread)
 	}
 	if got := member.list(""); got.state() != "3, 2, 1 read" || got.Unread != 2 {
-		t.Errorf("got %s, %d unread, with the group again, want 3, 2, 1 read and 2 unread", got.state(), got.Unread)
+		t.Errorf("got %q, %d unread, with the group again, want \"3, 2, 1 read\", 2 unread", got.state(), got.Unread)
 	}
 }
 
@@ -201,8 +202,9 @@ func TestWrongRequestsForAnInbox(t *testing.T) {
 		if got.status != test.status || got.body != test.want+"\n" {
 			t.Errorf("%s %.50s: got %d, %s, want %d, %s", test.request, test.body, got.status, got.body, test.status, test.want)
 		}
-		if got.status == 405 && (got.header.Get("Allow") == "GET, HEAD") != (path == "/inbox") {
-			t.Errorf("%s: got Allow: %q, want GET, HEAD for /inbox and POST for the other paths", test.request, got.header.Get("Allow"))
+		allow := map[bool]string{true: "GET, HEAD", false: "POST"}[path == "/inbox"]
+		if got.status == 405 && got.header.Get("Allow") != allow {
+			t.Errorf("%s: got Allow: %q, want %q", test.request, got.header.Get("Allow"), allow)
 		}
 	}
 	other, _ := inboxHub(t)
@@ -226,13 +228,13 @@ func TestReservedNamesHaveNoInbox(t *testing.T) {
 		headers := bearer(signed(t, jwt.MapClaims{claim: value}))
 		for _, path := range []string{"/events", "/inbox"} {
 			if got := ask(t, http.MethodGet, h.url+path, headers...); got.status != 403 || !strings.Contains(got.body, `begins with "rowcast.", which is reserved`) {
-				t.Errorf("%s with the claim %s: got %d, %s, want 403", path, claim, got.status, got.body)
+				t.Errorf("%s with the claim %s: got %d, %s, want 403 and that the name is reserved", path, claim, got.status, got.body)
 			}
 		}
 	}
 }
 
-// rowcast tail prints the changes of an inbox. They are rows, so --count counts them.
+// rowcast tail prints the changes of an inbox. Each change is sent as a row, so --count counts it.
 func TestTailPrintsInboxChanges(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Inbox(t)
