@@ -72,7 +72,7 @@ func TestInboxRequestsAreLimited(t *testing.T) {
 	}
 }
 
-// While requests for inboxes wait for a lock, streams can be opened and resumed, and receive rows.
+// While requests for inboxes wait for a lock, an open stream receives rows, and a client can resume.
 func TestStreamsContinueWhileInboxesWait(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Inbox(t)

@@ -115,7 +115,8 @@ func testHubsAway(t *testing.T, b browser) {
 func testBufferedByNginx(t *testing.T, b browser) {
 	j := newJourneyBehindNginx(t, `new RowcastSource("/buffered?uid=alice", { lastEventId: "CURSOR" })`, "--unavailable-status", "503", "--heartbeat", "1s")
 	j.page = b.profile(t).open(t, j.nginx.url)
-	// Wait before rows are inserted. Many rows would fill the buffers of nginx, which then passes a stream on.
+	// Wait before rows are inserted. Many rows would fill the buffers of nginx. Then nginx would send them on, and the
+	// page might not poll.
 	j.page.await("window.states?.at(-1) === 'open buffered'")
 	j.travel(func(j *journey) {
 		for _, hub := range j.hubs {

@@ -35,7 +35,7 @@ type journey struct {
 
 	site *httptest.Server // serves the page, and passes /events on to the hub
 	// If signedOut is true, the site answers requests for a token with 401. Otherwise, it sends a token that expires
-	// after 3 s.
+	// after 2 to 3 s.
 	signedOut atomic.Bool
 }
 

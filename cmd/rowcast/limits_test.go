@@ -18,9 +18,9 @@ import (
 	"rowcast/stream/sse"
 )
 
-// When a limit is reached, the hub asks new clients to retry later, and counts them by reason. Open streams are not
-// affected. An EventSource reconnects until it gets a stream. Behind a trusted proxy, the limit per address applies to
-// the addresses of the clients.
+// When a limit is reached, the hub asks new clients to retry later, and counts the refused requests by reason. Open
+// streams are not affected. An EventSource reconnects until it gets a stream. Behind a trusted proxy, the limit per
+// address applies to the addresses of the clients.
 func TestConnectionLimits(t *testing.T) {
 	t.Parallel()
 	later := regexp.MustCompile(`^retry: (1[5-9]|[23][0-9]|4[0-4])[0-9]\n$`) // ten times --retry, multiplied by 0.5 to 1.5

@@ -24,7 +24,7 @@
 //	                                                  failure, the client gets 503
 //
 // The metric rowcast_failures_total counts the failures of each operation, and the body of /readyz lists the operations
-// that are failing. The operation jwks is failing until the last read of every URL was successful. The operations
+// that are failing. The operation jwks is failing if the last read of any URL has failed. The operations
 // auth_url, accept and inbox are failing for some time after their last failure, as package failures documents. The
 // command tail prints each reconnection to standard error.
 package main

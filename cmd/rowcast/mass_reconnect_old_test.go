@@ -105,7 +105,7 @@ func (s *reconnectTimes) report(b *testing.B) {
 	p99 := make(map[string]float64)
 	for name, times := range map[string][]float64{"quiet": s.quiet, "fresh": s.fresh, "coming": s.coming, "replays": s.replays} {
 		if len(times) == 0 {
-			b.Fatalf("the observer has measured no latency: %s", name)
+			b.Fatalf("the observer has measured no latency for %s, want at least one", name)
 		}
 		slices.Sort(times)
 		p99[name] = times[len(times)*99/100]

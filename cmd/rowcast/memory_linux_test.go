@@ -89,7 +89,7 @@ func TestTheMemoryLimitGrowsWithThePolls(t *testing.T) {
 	askUntil(t, url+"/metrics", fmt.Sprintf(`(?m)^rowcast_streams %d$`, polls))
 	allowed := (metric(t, url, "go_gc_gomemlimit_bytes") - before) / connectionBytes
 	if allowed < polls || allowed > 2*polls {
-		t.Errorf("during %d polls the memory limit has room for %.0f, want from %d to %d", polls, allowed, polls, 2*polls)
+		t.Errorf("during %d polls, the memory limit has grown by the memory of %.0f polls, want from %d to %d", polls, allowed, polls, 2*polls)
 	}
 }
 

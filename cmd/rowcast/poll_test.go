@@ -54,8 +54,8 @@ func TestPollingBehindProxiesThatBuffer(t *testing.T) {
 	}
 }
 
-// poll polls until ctx ends. If an answer is final for an EventSource, poll fails the test and returns. It waits only
-// after an answer with the field retry, and after an error.
+// poll polls until ctx ends. If an answer would make an EventSource stop, poll fails the test and returns. poll waits
+// only after an answer with the field retry, and after an error.
 func poll(ctx context.Context, r *roller) {
 	for ctx.Err() == nil {
 		r.decoder.Retry = 0
@@ -102,8 +102,8 @@ func TestStreamBehindAProxyThatBuffers(t *testing.T) {
 	askUntil(t, h.url+"/metrics", `(?m)^rowcast_polls_total 2$`)
 }
 
-// holdResponses starts a proxy that sends a response only when it has received all of it. It returns the URL of the
-// proxy.
+// holdResponses starts a proxy that sends a response only after the end of the response has arrived. It returns the URL
+// of the proxy.
 func holdResponses(t *testing.T, target string) string {
 	t.Helper()
 	server := httptest.NewServer(holding(t, target))
@@ -186,7 +186,7 @@ func TestManyPollsWait(t *testing.T) {
 	}
 }
 
-// firstPoll polls without a cursor. It returns the id of the answer, from which further polls wait.
+// firstPoll polls without a cursor. It returns the last id in the answer. A poll with this id waits for later rows.
 func firstPoll(t *testing.T, url string) (id string) {
 	t.Helper()
 	var decoder sse.Decoder

@@ -125,8 +125,8 @@ func valueOf(t *testing.T, dsn, query string) (text string) {
 }
 
 // A dump is restored on a server that has not yet assigned the transaction numbers of some rows, or has assigned them
-// to other transactions since the restore. serve refuses to start until migrate has set the number of all rows of the
-// dump to 1. Changing only some of them would lose rows for clients that resume.
+// to other transactions since the restore. serve refuses to start until migrate has set the transaction number of each
+// row of the dump to 1. If migrate changed only some of the numbers, clients that resume would lose rows.
 func TestRestoredWhereNumbersAreLower(t *testing.T) {
 	t.Parallel()
 	const ahead = 2000
@@ -152,7 +152,7 @@ func TestRestoredWhereNumbersAreLower(t *testing.T) {
 			}
 			migrate(t, dsn)
 			if got := valueOf(t, dsn, "SELECT string_agg(xid::text, ' ' ORDER BY id) FROM rowcast.notifications"); got != kept {
-				t.Errorf("the rows have xids %s, want %s", got, kept)
+				t.Errorf("the rows have the transaction numbers %s, want %s", got, kept)
 			}
 			h := serve(t, dsn)
 			tails := []*process{h.tail(t, "alice")}

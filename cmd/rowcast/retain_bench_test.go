@@ -100,7 +100,7 @@ func retention(b *testing.B, dsn string) func(context.Context) int64 {
 	}
 }
 
-// fillOld replaces all rows by a million old rows and one newer row. The old rows have lower transaction numbers than
+// fillOld replaces all rows with a million old rows and one newer row. The old rows have lower transaction numbers than
 // the newer row. The hub has read the newer row before the old rows are committed, so it never reads the old rows.
 func fillOld(b *testing.B, dsn string) {
 	b.Helper()
@@ -117,8 +117,8 @@ func fillOld(b *testing.B, dsn string) {
 	exec1(b, conn, "CHECKPOINT")
 }
 
-// percentile returns a latency in milliseconds. The argument part is the share of the transactions in pgbench's logs
-// that do not take longer, such as 0.99.
+// percentile returns a percentile of the latencies in pgbench's logs, in milliseconds. For the 99th percentile, part is
+// 0.99.
 func percentile(b *testing.B, prefix string, part float64) float64 {
 	b.Helper()
 	files, err := filepath.Glob(prefix + ".*")

@@ -9,7 +9,7 @@ import (
 )
 
 // rollingHTML is a page that records the data of its rows and its resets. It counts the streams that were opened and
-// the times that an EventSource closed for good. With the query ?plain it uses a plain EventSource, otherwise
+// the times that the source closed for good. With the query ?plain it uses a plain EventSource, otherwise
 // rowcast.js.
 const rollingHTML = `<!doctype html><script type="module">
 	import { RowcastSource } from "/rowcast.js";
@@ -45,7 +45,7 @@ func testRollingRestart(t *testing.T, chromium browser) {
 		p.await("heard.at(-1) === 0")
 		c.check(kinds[i], value[[]int](p, "heard"), rows)
 		if finals, resets := value[int](p, "finals"), value[[]string](p, "resets"); finals != 0 || len(resets) > 0 {
-			t.Errorf("%s: the EventSource closed for good %d times, and resets were %v, want none", kinds[i], finals, resets)
+			t.Errorf("%s: the source closed for good %d times, want 0; the resets were %q, want none", kinds[i], finals, resets)
 		}
 		counts[kinds[i]] += value[int](p, "opened")
 	}
