@@ -59,7 +59,7 @@ func TestSmallAndLargeDataIsNotMeasured(t *testing.T) {
 	}{{longest, 450, false}, {longest, 451, true}, {small, 60_000, true}, {small, 100_000, false}} {
 		size := one[int](t, conn, "INSERT INTO rowcast.notifications (recipient, data) SELECT '*', ("+tt.data+") RETURNING pg_column_size(data #> '{}')", tt.numbers)
 		if (size > 7216 && size <= 1<<20) != tt.measured {
-			t.Errorf("%d numbers are stored in %d bytes: from 7217 bytes to 1 MiB: %t, want %t", tt.numbers, size, !tt.measured, tt.measured)
+			t.Errorf("%d numbers are stored in %d bytes; this is from 7217 bytes to 1 MiB: %t, want %t", tt.numbers, size, !tt.measured, tt.measured)
 		}
 		if text := one[int](t, conn, "SELECT octet_length(data::text) FROM rowcast.notifications ORDER BY id DESC LIMIT 1"); text >= 64<<20 {
 			t.Errorf("%d numbers in %d bytes are %d bytes of text, want less than 64 MiB", tt.numbers, size, text)

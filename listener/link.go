@@ -122,7 +122,7 @@ const (
 	maxCallBytes = 1 << 20
 )
 
-// add keeps a call until take removes it. It reports false if there is no capacity for the call.
+// add keeps a call until take removes it. It reports whether there was capacity for the call.
 func (c *calls) add(one call) bool {
 	if len(c.waiting) == maxCalls || c.bytes+len(one.text) > maxCallBytes {
 		return false
@@ -178,8 +178,9 @@ func (k *link) receiveMessage(payload string) {
 	}
 }
 
-// receiveDisconnect drops only malformed requests. If too many calls wait already, it closes the streams at once,
-// perhaps before rows that were committed earlier have been delivered. A client receives these rows if it resumes.
+// receiveDisconnect drops only malformed requests, unless Disconnect is nil. If too many calls wait already, it calls
+// Disconnect at once, perhaps before rows that were committed earlier have been delivered. A client receives these rows
+// if it resumes.
 func (k *link) receiveDisconnect(channel, recipient string) {
 	switch {
 	case k.Disconnect == nil:

@@ -254,10 +254,10 @@ func (b *background) start(work job) {
 	}()
 }
 
-// isRunning reports whether a job was started, and neither finish nor stop has returned its result yet.
+// isRunning reports whether there is a job whose result has not been returned by finish or stop.
 func (b *background) isRunning() bool { return b.job != nil }
 
-// finish returns the result of the job if the job has ended. idle reports whether no job runs any more.
+// finish returns the result of the job if the job has ended. idle reports whether the connection is free for a new job.
 func (b *background) finish() (last result, idle bool) {
 	if b.job == nil {
 		return result{}, true

@@ -216,10 +216,10 @@ func stretch(idle float64) float64 {
 	return max(1, missing*missing)
 }
 
-// poll waits for an interval, or until CatchUp is called. Notifications without a payload do not end the wait. Messages
-// and requests to disconnect, which have a payload, are passed on at once. If the interval is shorter than gapPoll, the
-// hub does not wait for anything on the connection, but naps. Nothing ends a nap, and messages are passed on only after
-// it. But a nap costs far less CPU than a wait.
+// poll waits for an interval. If the interval is shorter than gapPoll, the hub naps, because a nap costs far less CPU
+// than a wait on the connection. Nothing ends a nap, and messages and requests to disconnect that come meanwhile are
+// passed on after it. During a wait on the connection, they are passed on at once, and CatchUp ends the wait.
+// Notifications without a payload do not end it.
 func (w *wakeup) poll(ctx context.Context, interval time.Duration) (reason, phase, error) {
 	for until := time.Now().Add(interval); time.Now().Before(until) && !w.isFetchRequested(); {
 		w.link.notified, w.link.released = false, false
