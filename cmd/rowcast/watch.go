@@ -45,7 +45,7 @@ func (c *watchCmd) Validate(ctx *kong.Context) error {
 		return nil
 	}
 	if c.Table != "" {
-		return errors.New("--list: leave out the table, because it prints all watched tables")
+		return errors.New("--list: leave out the table, because this flag prints all watched tables")
 	}
 	for _, path := range ctx.Path {
 		if path.Flag == nil || path.Flag.IsBool() && path.Flag.Target.IsZero() || slices.Contains([]string{"list", "database-url"}, path.Flag.Name) {

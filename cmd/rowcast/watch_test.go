@@ -81,7 +81,7 @@ func TestWatchFails(t *testing.T) {
 		{"--recipient: the value is empty", 2, []string{"watch", "orders", "--recipient= "}},
 		{`--on must be one of "insert","update","delete" but got "truncate"`, 2, []string{"watch", "orders", "--recipient=id", "--on=insert,truncate"}},
 		{`--on-error must be one of "fail","skip" but got "ignore"`, 2, []string{"watch", "orders", "--recipient=id", "--on-error=ignore"}},
-		{"watch: --list: leave out the table, because it prints all watched tables", 2, []string{"watch", "orders", "--list"}},
+		{"watch: --list: leave out the table, because this flag prints all watched tables", 2, []string{"watch", "orders", "--list"}},
 		{`--print: orders is not` + unqualified, 2, []string{"watch", "orders", "--recipient=id", "--print"}},
 		{`--print: "public.orders" is not` + unqualified, 2, []string{"watch", `"public.orders"`, "--recipient=id", "--print"}},
 		{`--print: public."orders is not` + unqualified, 2, []string{"watch", `public."orders`, "--recipient=id", "--print"}},
