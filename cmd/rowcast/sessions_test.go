@@ -115,13 +115,13 @@ func frameworkApp(t *testing.T, name, language string) string {
 		t.Fatalf("got the apps %v and error %v, want one app for %s", files, err, name)
 	}
 	app, marker := readmeOf(t, strings.TrimPrefix(files[0], root+"/")), regexp.MustCompile(`(?m)^(#|//) README$`)
-	if len(marker.FindAllString(app, -1)) != 1 {
-		t.Fatalf("%s does not have a comment README exactly once", files[0])
+	if n := len(marker.FindAllString(app, -1)); n != 1 {
+		t.Fatalf("%s has %d comments README, want 1", files[0], n)
 	}
 	app = marker.ReplaceAllLiteralString(app, code)
 	lifetime := regexp.MustCompile(`(expires_in\W+)300\b`)
-	if len(lifetime.FindAllString(app, -1)) != 1 {
-		t.Fatalf("the app for %s does not have an expires_in of 300 exactly once:\n%s", name, app)
+	if n := len(lifetime.FindAllString(app, -1)); n != 1 {
+		t.Fatalf("the app for %s has an expires_in of 300 in %d places, want 1:\n%s", name, n, app)
 	}
 	return lifetime.ReplaceAllString(app, "${1}1")
 }

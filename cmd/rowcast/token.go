@@ -112,7 +112,7 @@ func readPrivateKey(path string) (jwt.SigningMethod, any, error) {
 	return jwt.GetSigningMethod(auth.Algorithms(signer.Public())[0]), private, nil
 }
 
-// parsePrivateKey parses the first key of a PEM file. It skips what comes before, such as a certificate, or the
+// parsePrivateKey parses the first key of a PEM file. It skips the blocks before the key, such as a certificate, or the
 // parameters of an elliptic curve, which openssl ecparam writes first.
 func parsePrivateKey(path string) (private any, err error) {
 	text, err := os.ReadFile(path)
@@ -122,7 +122,7 @@ func parsePrivateKey(path string) (private any, err error) {
 	block, rest := pem.Decode(text)
 	for block != nil && !strings.HasSuffix(block.Type, "KEY") {
 		next, after := pem.Decode(rest)
-		if next == nil { // the error names the block that is there
+		if next == nil { // there is no key, and the error below names this block
 			break
 		}
 		block, rest = next, after

@@ -28,14 +28,14 @@ func TestUnavailableStatus(t *testing.T) {
 		query  string
 		status int
 	}{
-		"the app fails":              {failing, "", 502},
-		"the limit is reached":       {full, "?uid=bob", 503},
-		"the hub stops":              {stopping, "?uid=bob", 500},
-		"the hub waits":              {waits, "?uid=bob", 504},
-		"denied by a failing app":    {failing, "?token=x", 400},
-		"denied by a full hub":       {full, "", 401},
-		"denied by a stopping hub":   {stopping, "", 401},
-		"denied by a hub that waits": {waits, "", 401},
+		"the app fails":                     {failing, "", 502},
+		"the limit is reached":              {full, "?uid=bob", 503},
+		"the hub stops":                     {stopping, "?uid=bob", 500},
+		"the hub waits":                     {waits, "?uid=bob", 504},
+		"denied while the app fails":        {failing, "?token=x", 400},
+		"denied while the limit is reached": {full, "", 401},
+		"denied while the hub stops":        {stopping, "", 401},
+		"denied while the hub waits":        {waits, "", 401},
 	} {
 		for _, method := range []string{"GET", "HEAD"} {
 			got := ask(t, method, tt.hub.url+"/events"+tt.query, "Cookie", "session=x")
