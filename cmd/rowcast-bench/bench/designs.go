@@ -48,7 +48,7 @@ func (b *Bench) designs(ctx context.Context) error {
 	return err
 }
 
-// isMissing reports whether something that a design needs is missing: a program, or, if needed is a path, a file.
+// isMissing reports whether needed is missing. needed is the name of a program, or the path of a file or directory.
 func isMissing(needed string) bool {
 	var err error
 	if filepath.Base(needed) == needed {
