@@ -66,7 +66,7 @@ func isTemporary(err error) bool {
 	if answered, ok := errors.AsType[*pgconn.PgError](err); ok {
 		return isTemporaryCode(answered.Code)
 	}
-	if _, ok := errors.AsType[tls.AlertError](err); ok { // a net.OpError contains the alert, so NetworkError would not return nil
+	if _, ok := errors.AsType[tls.AlertError](err); ok { // a net.OpError contains the alert, so it would look like a network error
 		return false
 	}
 	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {

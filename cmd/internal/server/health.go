@@ -46,7 +46,7 @@ func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {
 // A notifyQueue describes the NOTIFY queue of the PostgreSQL server.
 type notifyQueue struct {
 	Ratio   float64 `json:"ratio"`   // the used part, from 0 to 1
-	Polling bool    `json:"polling"` // the hub polls, because Ratio has reached the listener's QueueLimit
+	Polling bool    `json:"polling"` // the hub polls, because the queue is filling up; see the listener's QueueLimit
 }
 
 // A failing describes an operation that is failing now.

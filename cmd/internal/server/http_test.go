@@ -58,7 +58,7 @@ func TestAcceptFailure(t *testing.T) {
 		socket.Listener = &failingSocket{failures: 20}
 		_ = server.http.Serve(socket)
 		if got := s.Failures.Of(failures.Accept); got.Total != 20 || !got.Failing() {
-			t.Errorf("got the state %+v of accepting connections, want a total of 20 failures, and that it is failing", got)
+			t.Errorf("accepting connections: got the state %+v, want 20 failures in Total, and a state that is failing", got)
 		}
 	})
 	const line = `level=WARN msg="cannot accept connections" error="accept tcp: accept4: too many open files"`

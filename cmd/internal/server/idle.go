@@ -211,7 +211,8 @@ func (h *peerHeap) Pop() any {
 // connKey is the context key of a request's connection.
 type connKey struct{}
 
-// withConn is the ConnContext function of an HTTP server. It adds the connection to the context for attribute.
+// withConn is the ConnContext function of an HTTP server. It stores the connection in the context, where the middleware
+// attribute finds it.
 func (*idleConns) withConn(ctx context.Context, conn net.Conn) context.Context {
 	return context.WithValue(ctx, connKey{}, conn)
 }

@@ -157,7 +157,7 @@ func TestIdleConnsBehindAProxy(t *testing.T) {
 	}
 	last := proxy("198.51.100.3")
 	if attacker[0].closed || !attacker[1].closed || !attacker[2].closed || last.closed {
-		t.Errorf("closed connections of the attacker: %v, %v, %v, and the last connection: %v; want only the attacker's two newest closed",
+		t.Errorf("closed the attacker's connections: %v, %v, %v, want false, true, true; closed the last connection: %v, want false",
 			attacker[0].closed, attacker[1].closed, attacker[2].closed, last.closed)
 	}
 	idle.track(honest[0], http.StateIdle)
@@ -216,10 +216,10 @@ func checkIdleConns(t *testing.T, idle *idleConns, open []*fakeConn) {
 	switch most, mostWaiting := largest(all), largest(waiting); {
 	case most > idle.max/4 || mostWaiting == 0:
 		if all[from] != most || got.waiting != (waiting[from] > 0) {
-			t.Fatalf("chose a connection of %s (waiting: %v), want one of an address with the most connections (%v), and a waiting one if the address has one (%v)", from, got.waiting, all, waiting)
+			t.Fatalf("chose a connection of %s (waiting: %v), want an address with the most connections, and a waiting connection if the address has one; all connections: %v, waiting: %v", from, got.waiting, all, waiting)
 		}
 	case !got.waiting || waiting[from] != mostWaiting:
-		t.Fatalf("chose a connection of %s (waiting: %v), want a waiting one of an address with the most waiting connections (%v)", from, got.waiting, waiting)
+		t.Fatalf("chose a connection of %s (waiting: %v), want a waiting connection of an address with the most of these: %v", from, got.waiting, waiting)
 	}
 }
 

@@ -42,7 +42,7 @@ func divideDescriptors(available uint64, streams, replays, own int) (division, e
 	rest := min(64, all/4) + replays + own
 	d := division{idle: min(max(all/8, 16), 4096)}
 	d.streams = all - rest - d.idle
-	if d.streams+replays-1 < 1 { // not even one connection for replays would leave any
+	if d.streams+replays-1 < 1 { // too few, even with a single connection for replays
 		return division{}, fmt.Errorf("this process may have only %d open files, which leaves none for streams: %s", all, howToRaise)
 	}
 	if d.streams < 1 {

@@ -93,8 +93,8 @@ func (m *memoryLimit) begin() (end func()) {
 	return func() { m.polls.Add(-1) }
 }
 
-// grow makes room for a quarter more polls than there are, so that it is seldom called: it stops the program for a
-// moment. The caller holds the lock.
+// grow makes room for the open polls and for many more, so it is seldom called. Each change of the limit stops the
+// program for a moment. The caller holds the lock.
 func (m *memoryLimit) grow() {
 	n := m.polls.Load()
 	if n <= m.room.Load() {

@@ -73,7 +73,7 @@ func (s *Server) SetEventsPath(path string) error {
 	return nil
 }
 
-// otherRoutes adds the routes at Listen besides EventsPath.
+// otherRoutes adds the routes of the scripts, of the inbox and of the field Routes.
 func (s *Server) otherRoutes(r chi.Router) {
 	getOrHead(r, "/rowcast.js", serveScript(stream.Script))
 	getOrHead(r, "/rowcast-{hash:[0-9a-f]+}.js", serveScript(stream.Script))
@@ -196,11 +196,11 @@ func (s *Server) recoverPanic(next http.Handler) http.Handler {
 	})
 }
 
-// scriptName is the name of the browser client in URLs that browsers may cache for ever.
+// scriptName is the name of the browser client in the URL that browsers may cache for a year.
 var scriptName = stream.ScriptName()
 
 // serveScript serves a script for browsers. If the name in the URL is scriptName, which contains a hash of the script,
-// browsers may cache the script for ever. At any other URL, even with the hash of another version, browsers must ask
+// browsers may cache the script for a year. At any other URL, even with the hash of another version, browsers must ask
 // each time whether the script has changed. Pages of all origins may load it, because it is public. If the CORS
 // middleware has allowed the origin, the header of the middleware stays, because "*" does not allow a request with
 // cookies.
