@@ -114,7 +114,7 @@ func (w *breaker) hub() *hub {
 	return h
 }
 
-// terminate returns a breakage that ends one session, or all sessions, with an application_name.
+// terminate returns a breakage that ends one session with the application_name name, or all such sessions.
 func terminate(name string) func(*breaker, context.Context) error {
 	return func(w *breaker, ctx context.Context) error {
 		limit := []int{1, 100}[w.random.IntN(2)]

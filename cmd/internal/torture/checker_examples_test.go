@@ -9,8 +9,8 @@ import (
 	"rowcast/listener/feed"
 )
 
-// example returns five committed transactions, of which the third and the fourth overlap, one transaction that is
-// rolled back, and a record without faults.
+// example returns five committed transactions, one transaction that was rolled back, and a record without faults. The
+// third and the fourth transaction overlap.
 func example() (*truth, *record) {
 	t := &truth{rows: map[key]stored{}, lost: map[int]bool{}}
 	add := func(xid uint64, began, ended time.Duration, recipients ...string) {

@@ -122,7 +122,7 @@ func (t *truth) compare(crashes []time.Duration) (disagreements []string) {
 		for i, recipient := range tx.rows {
 			row, found := t.rows[key{tx.number, i}]
 			if should := tx.outcome == committed && !tx.undone[i]; found != should {
-				disagreements = append(disagreements, fmt.Sprintf("row %d.%d: in the table: %t, committed: %t (async: %t)", tx.number, i, found, should, tx.async))
+				disagreements = append(disagreements, fmt.Sprintf("row %d.%d: in the table: %t, want %t (async: %t)", tx.number, i, found, should, tx.async))
 			} else if found && row.recipient != recipient {
 				disagreements = append(disagreements, fmt.Sprintf("row %d.%d: the recipient in the table is %q, want %q", tx.number, i, row.recipient, recipient))
 			}
