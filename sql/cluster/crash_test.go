@@ -28,7 +28,7 @@ func TestRestart(t *testing.T) {
 			t.Fatal(err)
 		}
 		if c.PID() == before || c.DSN("postgres") != dsn {
-			t.Errorf("after a %s restart: pid %d (before %d), %s, want a new server at the old address", test.name, c.PID(), before, c.DSN("postgres"))
+			t.Errorf("after a %s restart: got pid %d, want another than %d; got the address %s, want %s", test.name, c.PID(), before, c.DSN("postgres"), dsn)
 		}
 		if got := query(t, dsn, "SELECT count(*) FROM u"); got != test.want {
 			t.Errorf("after a %s restart the unlogged table has %s rows, want %s", test.name, got, test.want)

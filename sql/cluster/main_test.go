@@ -103,8 +103,8 @@ func connect(t *testing.T, dsn string) *pgx.Conn {
 	return conn
 }
 
-// query runs statements on a new connection. It returns the first value of the
-// last statement that returns a row, as text.
+// query runs statements on a new connection. It returns the first value of the last statement that returns a row, as
+// text.
 func query(t *testing.T, dsn string, statements ...string) (answer string) {
 	t.Helper()
 	conn := connect(t, dsn)

@@ -150,8 +150,8 @@ func TestReusedProcessID(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, rest, _ := strings.Cut(string(text), "\n")
-	// Because this program runs as the server's user, PostgreSQL would take it for the old server and not start. So
-	// Start must remove the pid file.
+	// The other program runs as the server's user. With the pid file, PostgreSQL would take the program for the old
+	// server and not start. So Start must remove the file.
 	stranger := exec.CommandContext(dbtest.Context(t), "sleep", "600")
 	info, err := os.Stat(filepath.Join(c.Dir, "data"))
 	if err != nil {

@@ -96,8 +96,8 @@ kill -KILL $children || :`
 }
 
 // stopLeftover stops the server of a process that was killed. The server stops as in a crash. If another program has
-// the process id of that server now, stopLeftover only removes the pid file of the server: PostgreSQL would not start
-// if that program runs as the same user.
+// the process id of that server now, stopLeftover only removes the pid file of the server. With the file, PostgreSQL
+// would not start if that program runs as the same user.
 func (c *Cluster) stopLeftover(ctx context.Context) error {
 	pid, _ := readPIDFile(c.data())
 	exists, serves := examine(pid, c.data())
