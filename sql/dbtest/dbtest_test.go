@@ -257,8 +257,8 @@ func TestNode(t *testing.T) {
 		var path string
 		r := record(t, func(t testing.TB) { path = dbtest.NodeIn(t, []string{"/no-such-cache", test.cache}) })
 		if path != test.path || r.message != test.message || test.path == "" && r.outcome != "failed" {
-			t.Errorf("with version %q on the PATH: got the path %q, the outcome %q and the message %q, want the path %q and the message %q",
-				test.version, path, r.outcome, r.message, test.path, test.message)
+			t.Errorf("with version %q on the PATH: got the path %q and the message %q, want %q and %q; got the outcome %q, want \"failed\" if no path is wanted",
+				test.version, path, r.message, test.path, test.message, r.outcome)
 		}
 	}
 }
@@ -345,7 +345,7 @@ func (r *recordingTB) end(outcome, message string) {
 	runtime.Goexit()
 }
 
-// A port is not reserved if this or another process has reserved it, or if a server listens at it.
+// reservePort refuses a port that this or another process has reserved, and a port at which a server listens.
 func TestPortsAreReservedOnce(t *testing.T) {
 	const variable = "DBTEST_RESERVES" // the port that the other process tries to reserve
 	if port, err := strconv.Atoi(os.Getenv(variable)); err == nil {

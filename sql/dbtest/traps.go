@@ -2,8 +2,8 @@ package dbtest
 
 // Traps is SQL that creates traps in the schema public: functions and operators that no code of rowcast may call. For
 // each function and binary operator of pg_catalog, there is a trap with the same name and arguments, if PostgreSQL
-// permits it. Further traps match the types of arguments better than what pg_catalog has. A trap that is called raises
-// an error. It also advances the sequence public.caught, which a rollback does not undo.
+// permits it. Further traps match the types of some calls better than the functions and operators of pg_catalog. A trap
+// that is called raises an error. It also advances the sequence public.caught, which a rollback does not undo.
 const Traps = `DO $do$
 DECLARE
 	f record;
