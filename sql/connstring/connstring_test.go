@@ -330,9 +330,9 @@ func TestInvalidParts(t *testing.T) {
 	}
 }
 
-// A URL whose password has special characters is refused if a part of the password would be taken for a host or a
-// database, and printed. Otherwise the password is used as it is, as libpq does. Percent-encoded characters are always
-// a part of the password.
+// A URL is refused if a part of its password would be taken for a host or a database, because hosts and databases are
+// printed. Otherwise the password is used as it is, even with special characters, as by libpq. Percent-encoded
+// characters are always a part of the password.
 func TestSpecialCharactersOfAPassword(t *testing.T) {
 	t.Parallel()
 	for _, password := range []string{"p@ss#w", "p@ss", "1/2", "p@s/w", "p/w@s", "p@s?w", "p@s?w=x", "1/2?w=x", "12/3?a=b&c=d", "@", "a@b@c"} {

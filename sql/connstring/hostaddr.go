@@ -68,9 +68,9 @@ func isSocket(host string) bool {
 	return network == "unix"
 }
 
-// setAddresses replaces the host in each attempt of config by its address, unless that is empty. A host that is a
-// directory of Unix sockets has one attempt. All other hosts have the same number of attempts: two if config tries with
-// and without TLS, otherwise one.
+// setAddresses replaces the host in each attempt of config by its address, unless the address is empty. A host that is
+// a directory of Unix sockets has one attempt. All other hosts have the same number of attempts: two if config tries
+// with and without TLS, otherwise one.
 func setAddresses(config *pgx.ConnConfig, names, addresses []string) {
 	attempts := []*string{&config.Host}
 	for _, fallback := range config.Fallbacks {

@@ -82,8 +82,8 @@ func (f fault) source(s string) string {
 	return f.keyword + " or " + f.variable
 }
 
-// mentions reports whether a connection string may contain a value for a keyword, or the name of a service that may
-// have a value.
+// mentions reports whether a connection string may contain a value for a keyword. If the string names a service, the
+// service may have the value.
 func mentions(s, keyword string) bool {
 	given := regexp.MustCompile(`(^|[\s?&])(service|` + keyword + `)\s*=`)
 	return given.MatchString(s) || keyword == "port" && isURL(s) && strings.Contains(hostsOf(s), ":")

@@ -45,13 +45,12 @@ func (s settings) revocations() (lists revocations, err error) {
 		}
 	}
 	if lists == nil && (s["sslcrl"] != "" || s["sslcrldir"] != "") {
-		return nil, Error("sslcrl and sslcrldir contain no usable list of revoked certificates: it must be in PEM format, and apply to all certificates of its authority")
+		return nil, Error("sslcrl and sslcrldir contain no usable list of revoked certificates: a list must be in PEM format, and apply to all certificates of its authority")
 	}
 	return lists, nil
 }
 
-// add appends the lists in text, which is the content of a file, to r and returns the result. It ignores PEM blocks
-// that are not lists.
+// add appends the lists in the text of a file to r, and returns the result. It ignores PEM blocks that are not lists.
 func (r revocations) add(text []byte) (revocations, error) {
 	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
 		if block.Type != "X509 CRL" {
@@ -75,7 +74,7 @@ func (r revocations) add(text []byte) (revocations, error) {
 // passes the check.
 func (r revocations) verify(state tls.ConnectionState, roots *x509.CertPool) error {
 	chains := state.VerifiedChains
-	if chains == nil { // with sslmode=verify-ca, pgx does not let crypto/tls verify the chain, which would check the name
+	if chains == nil { // with sslmode=verify-ca, pgx verifies the chain itself, because crypto/tls would also check the name
 		options := x509.VerifyOptions{Roots: roots, Intermediates: x509.NewCertPool()}
 		for _, certificate := range state.PeerCertificates[1:] {
 			options.Intermediates.AddCert(certificate)

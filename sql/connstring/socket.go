@@ -52,7 +52,8 @@ func orSystem(n int) int {
 }
 
 // dial returns a DialFunc. If timeout is not 0, the DialFunc limits how long data that was sent over TCP may be
-// unacknowledged. If peer is not empty, it refuses the server of a Unix socket that does not run as the user peer.
+// unacknowledged. If peer is not empty, the DialFunc refuses a server on a Unix socket, unless the server runs as the
+// user peer.
 func dial(dialer net.Dialer, timeout time.Duration, peer string) pgconn.DialFunc {
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
 		conn, err := dialer.DialContext(ctx, network, address)

@@ -140,7 +140,7 @@ func TestRevokedCertificate(t *testing.T) {
 			"&sslcrl=" + good + "&sslcrldir=" + filepath.Dir(revoked): isRevoked,
 			"&sslcrl=" + expired: isUnknown, "&sslcrl=" + stranger: isUnknown,
 			"&sslcrl=/nowhere":          "cannot be read",
-			"&sslcrldir=" + t.TempDir(): "sslcrl and sslcrldir contain no usable list of revoked certificates: it must be in PEM format, and apply to all certificates of its authority",
+			"&sslcrldir=" + t.TempDir(): "sslcrl and sslcrldir contain no usable list of revoked certificates: a list must be in PEM format, and apply to all certificates of its authority",
 		} {
 			_, err := tryConnect(t, s+params)
 			if want == "" && err != nil || want != "" && !strings.Contains(fmt.Sprint(err), want) {
