@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// The demo takes another port if the port is in use, also on Windows, but not after another error.
+// An error that says that an address is in use is recognized by its number, also on Windows.
 func TestAddressIsInUse(t *testing.T) {
 	t.Parallel()
 	for number, want := range map[syscall.Errno]bool{syscall.EADDRINUSE: true, 10048: true, syscall.EACCES: false, 10013: false} {

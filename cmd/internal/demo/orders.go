@@ -73,7 +73,7 @@ func createOrders(ctx context.Context, dsn string) error {
 			return err
 		}
 		if others > 0 {
-			return errors.New("another role owns the table or its schema, and its triggers could run with your rights: DROP SCHEMA rowcast_demo CASCADE removes the table and the schema")
+			return errors.New("another role owns the table or its schema, and triggers of that role could run with your rights: DROP SCHEMA rowcast_demo CASCADE removes the table and the schema")
 		}
 		return nil
 	})
