@@ -8,8 +8,8 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// With --auth-url, the app names the user of a cookie and the user's groups, for an inbox in the same way as for a
-// stream. A client that the app denies has no inbox. While the app fails, the hub answers with 503.
+// With --auth-url, the hub asks the app for the user and the user's groups, for an inbox as for a stream. A client that
+// the app denies has no inbox. While the app fails, the hub answers with 503.
 func TestInboxOfTheAppsUsers(t *testing.T) {
 	t.Parallel()
 	app := newAuthApp(t, isAlice(300))

@@ -26,7 +26,7 @@ type inboxStage struct {
 	browser browser
 	profile browser // the profile in which the pages are opened (see browser.profile)
 	mux     *http.ServeMux
-	broken  *atomic.Bool  // if true, the server itself answers changes, with 503
+	broken  *atomic.Bool  // if true, the server answers POST requests with 503
 	streams *atomic.Int64 // the number of open streams
 }
 

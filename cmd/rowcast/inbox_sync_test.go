@@ -218,7 +218,7 @@ func TestDeletedRowsLeaveTheInbox(t *testing.T) {
 		t.Errorf("got %s, %d unread, %d unseen, want only the row 4, unread and unseen", got.state(), got.Unread, got.Unseen)
 	}
 	if got := bob.list(""); len(got.Items) != 0 || got.Unread != 0 {
-		t.Errorf("got %s, %d unread, for another user, want no rows", got.state(), got.Unread)
+		t.Errorf("for another user: got the rows %q, %d unread, want no rows, 0 unread", got.state(), got.Unread)
 	}
 }
 

@@ -62,7 +62,7 @@ func TestInbox(t *testing.T) {
 	others.wants("2", "3")
 	list := alice.list("")
 	if list.state() != "3, 2, 1" || list.Unseen != 3 || list.Unread != 3 {
-		t.Fatalf("got %s, %d unseen, %d unread, want 3, 2, 1, all of them unseen and unread", list.state(), list.Unseen, list.Unread)
+		t.Fatalf("got the rows %q, %d unseen, %d unread, want the rows \"3, 2, 1\", 3 unseen, 3 unread", list.state(), list.Unseen, list.Unread)
 	}
 	if page := alice.list("?limit=2"); page.state() != "3, 2" || alice.list("?limit=2&before="+page.Before).state() != "1" {
 		t.Errorf("got %s and %s as pages, want \"3, 2\" and \"1\"", page.state(), alice.list("?limit=2&before="+page.Before).state())

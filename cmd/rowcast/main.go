@@ -52,7 +52,7 @@ import (
 )
 
 func main() {
-	log.SetOutput(io.Discard) // rowcast itself uses slog; the client of net/http would log texts of other servers here
+	log.SetOutput(io.Discard) // discards what net/http logs, such as texts of other servers; rowcast uses slog
 	ctx, cancel := context.WithCancel(context.Background())
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
@@ -132,12 +132,12 @@ func run(ctx context.Context, args []string, getenv func(string) string, c conso
 // errReported is the error of a command that has already reported what failed.
 var errReported = errors.New("failed")
 
-// A usageError is an error of the flags and variables that was found after the parsing. The exit code is then 2.
+// A usageError is an error in the flags or variables that a command finds after the parsing. The exit code is then 2.
 type usageError struct{ error }
 
 func (e usageError) Unwrap() error { return e.error }
 
-// usage marks err, if it is not nil, as an error of the flags and variables.
+// usage returns err as a usageError, or nil if err is nil.
 func usage(err error) error {
 	if err == nil {
 		return nil

@@ -293,6 +293,6 @@ func TestRowLogHasNoFailedRow(t *testing.T) {
 		t.Error(err)
 	}
 	if got := log.of("alice", 0); log.rows != 1 || !slices.Equal(got, []int{0}) {
-		t.Errorf("the log has %d rows, and the rows %v for alice, want one row, and the row 0", log.rows, got)
+		t.Errorf("the log has %d rows, want 1; its rows for alice are %v, want [0]", log.rows, got)
 	}
 }

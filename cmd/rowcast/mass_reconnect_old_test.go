@@ -28,7 +28,7 @@ import (
 // per second. The hub must read these rows from the table, because only the newest ones are in memory. The benchmark
 // reports the time until all clients have caught up, and the additional latency of new rows for another client that
 // stays connected. The latency while the clients connect is compared with the latency while 5,000 new clients connect.
-// The latency while they catch up is compared with a time in which no client connects.
+// The latency while they catch up is compared with the latency while no client connects.
 func BenchmarkMassReconnectOfOldCursors(b *testing.B) {
 	for _, replays := range []string{"2", "4", "8"} {
 		b.Run("replays="+replays, func(b *testing.B) {
@@ -187,9 +187,9 @@ func observe(b *testing.B, dsn, url string) (taken func() []float64) {
 	}
 }
 
-// observerVariable is an environment variable. If it is set, this test binary is an observer: it runs watch with the
-// database and the URL of a stream that the value contains. The observer is a process of its own, so that its
-// measurements do not include delays in the process of the clients.
+// observerVariable is an environment variable. Its value is the URL of a database and the URL of a stream. If the
+// variable is set, this test binary is an observer: it runs watch with these URLs. The observer is a separate process,
+// so that its measurements do not include delays in the process of the clients.
 const observerVariable = "TEST_ROWCAST_OBSERVER"
 
 func init() {

@@ -171,9 +171,9 @@ func TestRestoredWhereNumbersAreLower(t *testing.T) {
 	}
 }
 
-// A dump is restored on a server that has already assigned the transaction numbers of all its rows. Nothing needs to be
-// corrected: new rows have higher numbers, so the cursors of the original stay exact. A client is reset if the anchor
-// of its cursor is not in the dump. The anchor is a row of the highest transaction that the cursor has seen.
+// A dump is restored on a server that has already assigned the transaction numbers of all rows of the dump. Nothing
+// needs to be corrected: new rows have higher numbers, so the cursors of the original stay exact. A client is reset if
+// the anchor of its cursor is not in the dump. The anchor is a row of the highest transaction that the cursor has seen.
 func TestRestoredWhereNumbersAreHigher(t *testing.T) {
 	t.Parallel()
 	o := newOriginal(t, 0)

@@ -81,8 +81,8 @@ func whileDeleting(b *testing.B, pgbench, dsn string, deletes func(context.Conte
 // noRetention deletes nothing. It is used in place of retention to measure without deletion.
 func noRetention(context.Context) int64 { return 0 }
 
-// retention returns a function that deletes old rows until its context ends, and returns their number. Unlike a hub, it
-// also deletes rows that were committed less than a minute ago.
+// retention returns a function that deletes old rows until its context ends, and returns their number. Unlike a hub,
+// the function also deletes rows that were committed less than a minute ago.
 func retention(b *testing.B, dsn string) func(context.Context) int64 {
 	b.Helper()
 	config, err := pgx.ParseConfig(dsn)

@@ -53,7 +53,7 @@ func (h *rollingHub) stop(signal syscall.Signal) {
 		h.t.Fatal(err)
 	}
 	if err := h.process.wait(h.t); signal == syscall.SIGTERM && err != nil {
-		h.t.Errorf("after SIGTERM, a hub ended with %v, want exit code 0: %s", err, h.process.err)
+		h.t.Errorf("after SIGTERM, a hub ended with %v, want exit code 0; stderr: %s", err, h.process.err)
 	}
 }
 
