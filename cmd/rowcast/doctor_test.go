@@ -99,7 +99,7 @@ func TestDoctorFinds(t *testing.T) {
 		{"replica trigger", "trigger", []string{"ALTER TABLE rowcast.notifications ENABLE REPLICA TRIGGER ring"}, "fail property enabled of rowcast.notifications.ring is REPLICA instead of ALWAYS, so a sleeping hub finds new rows only by its safety poll, within about a second" + ring},
 		{"ordinary trigger", "trigger", []string{"ALTER TABLE rowcast.notifications ENABLE TRIGGER ring"}, "warn property enabled of rowcast.notifications.ring is ORIGIN instead of ALWAYS" + ring},
 		{"no epoch", "tables", []string{"ALTER TABLE rowcast.epoch RENAME TO other"}, "fail table rowcast.epoch is missing → CREATE UNLOGGED TABLE rowcast.epoch (one boolean PRIMARY KEY DEFAULT true CHECK (one), token uuid NOT NULL DEFAULT gen_random_uuid());"},
-		{"logged epoch", "tables", []string{"ALTER TABLE rowcast.epoch SET LOGGED"}, "fail table rowcast.epoch is LOGGED instead of UNLOGGED, so hubs do not detect a crash after which the server restarts its processes, but not itself → ALTER TABLE rowcast.epoch SET UNLOGGED;"},
+		{"logged epoch", "tables", []string{"ALTER TABLE rowcast.epoch SET LOGGED"}, "fail table rowcast.epoch is LOGGED instead of UNLOGGED, so hubs do not detect that PostgreSQL has recovered from the crash of a server process → ALTER TABLE rowcast.epoch SET UNLOGGED;"},
 		{
 			"unlogged tables", "tables",
 			[]string{"ALTER TABLE rowcast.notifications SET UNLOGGED", "ALTER TABLE rowcast.migrations SET UNLOGGED"},
@@ -359,7 +359,7 @@ func TestDoctorReportsTheParkLock(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, found, _ = examine(t, dsn)
-	want := regexp.MustCompile(`^warn a session that is not a hub holds it \(pid \d+, application "other"\), so every INSERT sends a NOTIFY → SELECT pg_terminate_backend\(\d+\);$`)
+	want := regexp.MustCompile(`^warn a session that is not a hub holds the park lock \(pid \d+, application "other"\), so every INSERT sends a NOTIFY → SELECT pg_terminate_backend\(\d+\);$`)
 	if !want.MatchString(found["park lock"]) {
 		t.Errorf("got  %s\nwant a match of %s", found["park lock"], want)
 	}

@@ -13,7 +13,7 @@ import (
 var consequences = map[string]string{
 	"trigger rowcast.notifications.ring":             "a sleeping hub finds new rows only by its safety poll, within about a second",
 	"property enabled of rowcast.notifications.ring": "a sleeping hub finds new rows only by its safety poll, within about a second",
-	"table rowcast.epoch":                            "hubs do not detect a crash after which the server restarts its processes, but not itself",
+	"table rowcast.epoch":                            "hubs do not detect that PostgreSQL has recovered from the crash of a server process",
 	"table rowcast.notifications":                    "a crash empties it",
 }
 

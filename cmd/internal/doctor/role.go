@@ -16,9 +16,9 @@ import (
 func (e *Examination) role(ctx context.Context) (finding, error) {
 	var role string
 	var exists, super, owns bool
-	// owns is true for a role with the rights of the owner of the table epoch. Such a role has all rights of a hub
-	// without being the role of a hub. owns is also true if the table is missing. Missing then does not report the
-	// rights on it, so a role that may only read could look like the role of a hub.
+	// owns is true for a role with the rights of the owner of the table epoch. Such a role has all rights of a hub, but
+	// it may be the role of an app. owns is also true if the table is missing. sql.Missing then ignores the rights on
+	// the table, so a role that may only read could look like the role of a hub.
 	const query = `SELECT quote_ident($1::text), EXISTS (SELECT FROM pg_roles WHERE rolname = $1::text),
 		EXISTS (SELECT FROM pg_roles WHERE rolname = $1::text AND rolsuper),
 		NOT EXISTS (SELECT FROM pg_class WHERE relnamespace = to_regnamespace('rowcast') AND relname = 'epoch'
@@ -64,7 +64,7 @@ func (e *Examination) appRights(ctx context.Context) (finding, error) {
 // inboxRights checks that a role with the other rights of an app may call the functions of the inbox, if the inbox is
 // installed. A role lacks these rights if it was granted the others before the inbox was installed.
 func (e *Examination) inboxRights(ctx context.Context) (finding, error) {
-	missing, err := sql.Missing(ctx, e.tx, e.Role, sql.InboxRights()...) // functions that do not exist are not missing
+	missing, err := sql.Missing(ctx, e.tx, e.Role, sql.InboxRights()...) // Missing ignores functions that do not exist
 	if err != nil || len(missing) == 0 {
 		return ok("the role has the rights of an app (--app-role)"), err
 	}

@@ -58,7 +58,7 @@ func (e *Examination) migrate(ctx context.Context, grant bool) (string, error) {
 }
 
 func (e *Examination) rights(ctx context.Context) (finding, error) {
-	role, missing, err := e.missing(ctx, slices.Concat(sql.HubRights(), sql.InboxRights())) // functions that do not exist are not missing
+	role, missing, err := e.missing(ctx, slices.Concat(sql.HubRights(), sql.InboxRights())) // Missing ignores functions that do not exist
 	if err != nil || len(missing) == 0 {
 		return ok("the role has the rights that a hub needs to read rows"), err
 	}
@@ -129,7 +129,7 @@ func (e *Examination) rowSecurity(ctx context.Context) (finding, error) {
 }
 
 // migrations checks the versions of the schema and of the inbox. It compares the objects of the schema for the checks
-// that follow, unless one of the versions is newer than this program.
+// that follow, unless this program does not know one of the versions yet.
 func (e *Examination) migrations(ctx context.Context) (finding, error) {
 	version, err := sql.CheckVersion(ctx, e.tx)
 	if errors.Is(err, sql.ErrNoSchema) {
@@ -254,7 +254,7 @@ func (e *Examination) parkLock(ctx context.Context) (finding, error) {
 		return ok("a hub is idle in LISTEN, and INSERTs notify it"), nil
 	case holder != 0:
 		return finding{
-			warning, fmt.Sprintf("a session that is not a hub holds it (pid %d, application %q), so every INSERT sends a NOTIFY", holder, name),
+			warning, fmt.Sprintf("a session that is not a hub holds the park lock (pid %d, application %q), so every INSERT sends a NOTIFY", holder, name),
 			fmt.Sprintf("SELECT pg_terminate_backend(%d);", holder),
 		}, nil
 	case shared > 0:

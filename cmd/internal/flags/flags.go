@@ -1,5 +1,5 @@
-// Package flags decodes the flags of a command line and their environment variables, with kong. It has the types of
-// their values, which refuse what would fail later, and errors that say what to write instead.
+// Package flags decodes the flags of a command line and their environment variables, with kong. Its types refuse values
+// that would fail later. Its errors say what to write instead.
 package flags
 
 import (

@@ -249,7 +249,7 @@ func (p *Path) UnmarshalText(text []byte) error {
 	name := string(text)
 	switch {
 	case !strings.HasPrefix(name, "/"):
-		return fmt.Errorf("%q does not begin with /, as /events does", name)
+		return fmt.Errorf("%q must begin with /, as in /events", name)
 	case !plainPath.MatchString(name):
 		return fmt.Errorf("%q must be a path without a query, and contain only letters, digits and - . _ ~ /", name)
 	case path.Clean(name) != name:
