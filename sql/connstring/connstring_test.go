@@ -331,7 +331,7 @@ func TestInvalidParts(t *testing.T) {
 }
 
 // A URL is refused if a part of its password would be taken for a host or a database, because hosts and databases are
-// printed. Otherwise the password is used as it is, even with special characters, as by libpq. Percent-encoded
+// printed. Otherwise Parse uses the password as it is, even with special characters, as libpq does. Percent-encoded
 // characters are always a part of the password.
 func TestSpecialCharactersOfAPassword(t *testing.T) {
 	t.Parallel()
