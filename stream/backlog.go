@@ -146,7 +146,7 @@ type pending struct {
 	mu    sync.Mutex
 	turns list.List // the users with waiting reservations, in the order of their turns, each as a *userQueue
 	users map[string]*list.Element
-	moved time.Time // the last time that a reservation was granted, the first one began to wait, or overdue was true
+	moved time.Time // when a reservation was last granted, the queue was last empty, or overdue last returned true
 }
 
 // A userQueue holds the waiting reservations of one user.

@@ -166,8 +166,8 @@ func (f *frame) appendWithID(b []byte, c cursor.Cursor) chunk {
 	return f.cut(endBlock(append(b, f.live[:f.common]...), &c), len(b))
 }
 
-// cut returns the chunk for b, whose last block is the frame without the bytes of large. This block begins at the index
-// begin. If the event is large, cut divides b into the bytes before the data and the end after the data.
+// cut returns the chunk for b. The last block of b begins at the index begin, and is the frame without the bytes of
+// large. If the event is large, cut divides b into the bytes before the data and the end after the data.
 func (f *frame) cut(b []byte, begin int) chunk {
 	if f.large == nil {
 		return chunk{bytes: b}

@@ -42,9 +42,9 @@ func (g *helloOnly) Write(b []byte) (int, error) {
 
 // FuzzServe checks the beginning of streams, and the answers to polls, for any request. The status is 200, or 400 if
 // the parameter poll has another value than 1. rowcast.hello names the grant's recipients. If the stream continues from
-// the client's cursor, this cursor, with the hub's epoch, is the id of rowcast.hello. A poll that continues from it
-// ends with a heartbeat. If the stream or the poll cannot continue, rowcast.reset follows. Besides rowcast.void, there
-// are no other events, whatever the request contains.
+// the client's cursor, this cursor, with the hub's epoch, is the id of rowcast.hello. A poll that continues from the
+// client's cursor ends with a heartbeat. If the stream or the poll cannot continue, rowcast.reset follows. Besides
+// rowcast.void, there are no other events, whatever the request contains.
 func FuzzServe(f *testing.F) {
 	f.Add("", "", "alice", "team:7")
 	f.Add(start.String(), "", "", "")
@@ -87,7 +87,7 @@ func checkServe(t *testing.T, header, query, user, group string) {
 	case ok:
 		checkRecipients(t, checkBeginning(t, w, header, query, poll).Data, user, group)
 	case w.status != http.StatusBadRequest || !strings.HasPrefix(w.body.String(), "poll must be 1"):
-		t.Errorf("%q: got the status %d and the answer %q, want 400 and that poll must be 1", query, w.status, w.body.String())
+		t.Errorf("%q: got the status %d and the answer %q, want 400 and an answer that begins with \"poll must be 1\"", query, w.status, w.body.String())
 	}
 }
 
@@ -171,6 +171,6 @@ func checkRecipients(t *testing.T, data string, given ...string) {
 	given = slices.DeleteFunc(given, func(r string) bool { return r == "" || r == feed.Everyone || feed.IsInbox(r) })
 	slices.Sort(given)
 	if given = slices.Compact(given); !slices.Equal(got.Recipients, given) {
-		t.Errorf("the stream is for %q, want %q", got.Recipients, given)
+		t.Errorf("rowcast.hello names the recipients %q, want %q", got.Recipients, given)
 	}
 }

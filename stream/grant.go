@@ -13,7 +13,8 @@ import (
 // events for everyone, and does not expire. If a stream is still joining when it must end, it receives no rowcast.bye.
 type Grant struct {
 	// User is the recipient that identifies the stream's user. Empty means no particular user. No recipient of a grant may
-	// begin with "rowcast." ([feed.CheckIdentity]): its stream would receive what changes in the inbox of another user.
+	// begin with "rowcast." ([feed.CheckIdentity]), because the stream could then receive what changes in the inbox of
+	// another user.
 	User string
 	// Groups are further recipients whose events the stream receives.
 	Groups []string

@@ -43,8 +43,8 @@ func wantBye(t *testing.T, r *recorder, reason string, at time.Duration, in int)
 	}
 }
 
-// wantEnd is called just before the time at (see sleepUntil). It checks that the stream is still open, and that it has
-// ended less than two ticks after at. The last write must have a retry time, and a heartbeat with the cursor.
+// wantEnd must be called just before the time at (see sleepUntil). It checks that the stream is still open then, and
+// has ended two ticks later. The last write must have a retry time, and a heartbeat with the cursor.
 func wantEnd(t *testing.T, f *fakeFeed, r *recorder, at time.Duration) {
 	t.Helper()
 	if r.ended() {
@@ -202,7 +202,7 @@ func TestRenewal(t *testing.T) {
 		time.Sleep(4 * tick)
 		synctest.Wait()
 		if !r.ended() || calls != 3 {
-			t.Errorf("called Renew %d times, want 3; got %q, want a stream that has ended", calls, r.text())
+			t.Errorf("called Renew %d times, want 3; ended: %t, want true; the stream received %q", calls, r.ended(), r.text())
 		}
 		wantBye(t, r, "revoked", end, 0)
 	})

@@ -35,8 +35,8 @@ type Source interface {
 	// end. horizon is the transaction number below which retention has deleted rows.
 	Page(ctx context.Context, c, end cursor.Cursor, recipients []string) (rows []feed.Row, next cursor.Cursor, horizon uint64, err error)
 
-	// IsValid reports whether c, a cursor of an earlier epoch, is valid in the epoch of now, the Hub's cursor. It is
-	// valid if its anchor still exists. IsValid checks no other row.
+	// IsValid reports whether c is valid in the epoch of now. c is a cursor of an earlier epoch, and now is the Hub's
+	// cursor. c is valid if its anchor still exists. IsValid checks no other row.
 	IsValid(ctx context.Context, c, now cursor.Cursor) (bool, error)
 }
 
@@ -96,8 +96,7 @@ type Hub struct {
 
 	// Polling, if not nil, is called when a poll has been counted as a stream. Polling returns a function that is
 	// called when the poll is not counted any more, before the end of its answer is sent. A server that limits the
-	// number of connections without a stream can use Polling: net/http keeps the connection of a poll, but the
-	// connection has a stream until the returned function is called.
+	// number of idle connections can use Polling to leave out the connection of a poll between the two calls.
 	Polling func(r *http.Request) (answering func())
 
 	// Stats count what the Hub has done. They are for reading only.
@@ -273,7 +272,8 @@ func (st *state) send(recipient string, frames ...*frame) {
 // fanOutSize is the number of streams for which one more goroutine is worth its cost.
 const fanOutSize = 512
 
-// fanOut sends a run to all streams of the parts. If there are many, up to one goroutine for each processor sends.
+// fanOut sends a run to all streams of the parts. If there are many streams, several goroutines send the run, at most
+// one for each processor.
 func (st *state) fanOut(r *run, parts [][]*subscriber, total int) {
 	if total < 2*fanOutSize { // the usual case: an event for one user
 		for _, part := range parts {

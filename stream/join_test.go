@@ -243,17 +243,17 @@ func TestJoiningWithoutACursorMissesNoMessage(t *testing.T) {
 		for e := c.event(); e.Name != "end"; e = c.event() {
 			switch {
 			case e.Name == "sent" && last != "" && e.Data != last:
-				t.Fatalf("after the rows of round %s, the client received the message of round %s", last, e.Data)
+				t.Fatalf("after the rows of round %s, the client received the message of round %s, want the message of the same round", last, e.Data)
 			case e.Name == "sent":
 				last = ""
 			case e.Name == "message" && last != "" && e.Data != last:
-				t.Fatalf("the client received the rows of round %s, and no message after them", last)
+				t.Fatalf("the client received the rows of round %s and no message after them, want the message of this round", last)
 			case e.Name == "message":
 				last = e.Data
 			}
 		}
 		if last != "" {
-			t.Fatalf("the client received the rows of round %s, and no message after them", last)
+			t.Fatalf("the client received the rows of round %s and no message after them, want the message of this round", last)
 		}
 		c.close()
 	}

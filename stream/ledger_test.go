@@ -106,7 +106,7 @@ func (h *ledger) check(recipients []string, received []sse.Event) (wrong []strin
 			wrong = append(wrong, "received out of order in its transaction: "+e.Data)
 		}
 		if ended := h.ended[data[0]]; ended > 0 && ended < youngest {
-			wrong = append(wrong, "received after a row of a transaction that began after this one was committed: "+e.Data)
+			wrong = append(wrong, "received after a row of a transaction that began after this row was committed: "+e.Data)
 		}
 		last[data[0]], youngest = r.id, max(youngest, h.began[data[0]])
 	}

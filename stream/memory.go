@@ -7,8 +7,8 @@ import (
 	"rowcast/listener/cursor"
 )
 
-// A memory holds the events of the most recent rows, so that most clients resume without a query. Its limit applies to
-// about the memory that the events use, which is more than the length of their texts.
+// A memory holds the events of the most recent rows, so that most clients resume without a query. Its limit is for an
+// estimate of the memory that the events use, which is more than the length of their texts.
 type memory struct {
 	limit int
 	bytes int

@@ -25,9 +25,9 @@ func isPoll(r *http.Request) (poll, ok bool) {
 }
 
 // poll answers a request with the next events of a stream. If the client has missed events, the answer has them, or the
-// first of them if there are many. Otherwise poll waits for an event, and at most for pollTime. The client then polls
-// again from the last id of the answer. The poll counts as an open stream until just before the end of the answer is
-// sent.
+// first of them if there are many. If the client has missed nothing, poll waits for an event, and at most for pollTime.
+// A request without a cursor, or with a cursor that cannot be continued, is answered at once. The client polls again
+// from the last id of the answer. The poll counts as an open stream until just before the end of the answer is sent.
 func (h *Hub) poll(w http.ResponseWriter, r *http.Request, s *subscriber, grant Grant) {
 	answering := func() {}
 	if h.Polling != nil {

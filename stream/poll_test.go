@@ -211,7 +211,7 @@ func TestPollsNeedNoQuery(t *testing.T) {
 		t.Errorf("received %d rows in 100 answers, want 10", received)
 	}
 	if n := f.hub.Stats.Resets.Load() + f.hub.Stats.Pages.Load(); n > 0 {
-		t.Errorf("got %d resets and pages together, want none", n)
+		t.Errorf("got %d resets and reads of pages from the Source in all, want none", n)
 	}
 }
 
@@ -315,7 +315,7 @@ func TestPollDuringAnOutage(t *testing.T) {
 			t.Errorf("got %d, %q after %v, want 503 and only a retry field after 15s", r.status(), r.text(), r.took())
 		}
 		if s := &f.hub.Stats; s.Polls.Load() != 1 || s.Refused.Unavailable.Load() != 1 {
-			t.Errorf("counted %d polls and %d requests while the hub is unavailable, want 1 and 1", s.Polls.Load(), s.Refused.Unavailable.Load())
+			t.Errorf("counted %d polls and %d requests that were refused because the hub was unavailable, want 1 and 1", s.Polls.Load(), s.Refused.Unavailable.Load())
 		}
 		w, head, began := httptest.NewRecorder(), httptest.NewRequestWithContext(t.Context(), http.MethodHead, "/?poll=1", nil), time.Now()
 		head.Header.Set("Last-Event-ID", start.String())

@@ -181,8 +181,8 @@ func onlyTimeout(err error) error {
 	return nil
 }
 
-// write runs two writers, each with several sessions, and then inserts the last row. Meanwhile, it terminates the hubs'
-// database sessions three times.
+// write runs two writers, each with several sessions. While they run, it terminates the hubs' database sessions three
+// times. Then it inserts the last row.
 func write(t *testing.T, h *ledger, dsn string, connections *atomic.Int64) {
 	t.Helper()
 	var steps atomic.Int64

@@ -236,7 +236,8 @@ func TestTheLastCursorApplies(t *testing.T) {
 	} {
 		got, reason := beginning(t, f.hub, tt.headers, tt.query)
 		if got != tt.want || (tt.want == reset) != (reason == `{"reason": "malformed"}`) {
-			t.Errorf("headers %q and query %q: the stream begins at %q, and rowcast.reset has the data %q, want %q", tt.headers, tt.query, got, reason, tt.want)
+			t.Errorf("headers %q and query %q: rowcast.hello has the id %q and rowcast.reset has the data %q, want the id %q, and a reset (malformed) only if this id is empty",
+				tt.headers, tt.query, got, reason, tt.want)
 		}
 	}
 }

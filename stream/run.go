@@ -30,8 +30,8 @@ func (h *Hub) Run(ctx context.Context) error {
 }
 
 // beat sends a heartbeat to the idle streams of the next slot and closes the stalled streams of the slot. It also
-// closes the slowest streams if too many bytes are held, or if streams wait for memory and none of them has received
-// any for a heartbeat interval. The id of the heartbeat is the Hub's cursor, so a client that received no event for
+// closes the slowest streams in two cases: too many bytes are held, or streams wait for memory and no memory has been
+// granted for a heartbeat interval. The id of the heartbeat is the Hub's cursor, so a client that received no event for
 // days resumes from a recent cursor. A stream with pending events gets no heartbeat: if the id came before them, a
 // client that resumes would miss them (rules 14 and 15 of package cursor).
 func (h *Hub) beat() {

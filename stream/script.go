@@ -18,7 +18,7 @@ import (
 var Script []byte
 
 // ScriptName returns a name for the file of [Script], such as "rowcast-1f0c2d3e4b5a6978.js". The name contains a hash
-// of the text of Script, so a URL with this name can be cached without a limit.
+// of the text of Script. It changes when Script changes, so browsers may cache a URL with this name for a long time.
 func ScriptName() string {
 	sum := sha256.Sum256(Script)
 	return "rowcast-" + hex.EncodeToString(sum[:8]) + ".js"

@@ -76,9 +76,9 @@ func (h *Hub) Serve(w http.ResponseWriter, r *http.Request, grant Grant) {
 	h.watcher.Watch(conn, s)
 }
 
-// admit adds a stream, or only checks whether the stream can be opened if add is false. If the stream cannot be opened
-// now, admit returns the counter of the reason and the mean time after which the client retries. A poll has no lease,
-// because pollTime ends it when its grant ends.
+// admit adds a stream. If add is false, it only checks whether the stream can be opened. If the stream cannot be opened
+// now, admit returns the counter of the reason and the mean time after which the client retries. A poll needs no lease,
+// because its waiting time ends with its grant (see pollTime).
 func (h *Hub) admit(s *subscriber, grant Grant, add, poll bool) (refused *atomic.Int64, wait time.Duration) {
 	st := h.state.Lock()
 	defer h.state.Unlock()

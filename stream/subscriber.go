@@ -21,7 +21,7 @@ type subscriber struct {
 	// These fields never change.
 	hub        *Hub
 	user       string
-	recipients []string // sorted: the user, the groups and feed.Everyone; with Hub.Inbox and a user, feed.InboxOf of each, too
+	recipients []string // sorted: the user, the groups, feed.Everyone, and perhaps their feed.InboxOf (see newSubscriber)
 	owner      *owner   // nil if the Hub has no limits by user or address
 }
 
