@@ -70,7 +70,7 @@ type body struct {
 // example is a valid body. Error messages quote it.
 const example = `{"recipient": "alice", "groups": ["team:7"], "expires_in": 300}`
 
-// readBody reads the body of an answer. Each wrong body has its own error, which does not quote the body.
+// readBody reads the body of an answer. An error says what is wrong with the body, and does not quote it.
 func readBody(from io.Reader) (b body, err error) {
 	values, err := readObject(from)
 	if err != nil {

@@ -304,7 +304,7 @@ func TestDisconnectBeforeTheAnswer(t *testing.T) {
 				t.Errorf("disconnected after %v: ServeHTTP took %v, want %v", tt.disconnectAfter, took, min(tt.disconnectAfter, 5*time.Second))
 			}
 			if got := log.String(); !strings.Contains(got, tt.log) || tt.log == "" && got != "" || h.Stats.Unavailable.Load() != tt.unavailable {
-				t.Errorf("disconnected after %v: got %d requests counted and the log %q, want %d and a log with %q, or an empty log if that is empty", tt.disconnectAfter, h.Stats.Unavailable.Load(), got, tt.unavailable, tt.log)
+				t.Errorf("disconnected after %v: got %d requests counted and the log %q, want %d and %q in the log (if empty, no log)", tt.disconnectAfter, h.Stats.Unavailable.Load(), got, tt.unavailable, tt.log)
 			}
 		}
 		synctest.Wait()

@@ -43,7 +43,7 @@ func testLeftOut(t *testing.T, answer error) {
 		got := log.String()
 		if strings.Count(got, "\n") != step.lines || !strings.Contains(got, step.leftOut) ||
 			step.leftOut == "" && strings.Contains(got, "left_out=") {
-			t.Errorf("%d requests: got the log %s, want %d lines with %q, or without left_out if that is empty", step.requests, got, step.lines, step.leftOut)
+			t.Errorf("%d requests: got the log %s, want %d lines with %q (if empty, without left_out)", step.requests, got, step.lines, step.leftOut)
 		}
 		time.Sleep(time.Minute)
 	}

@@ -135,8 +135,8 @@ func (j *jwks) keysFor(ctx context.Context, algorithm string) (jwt.VerificationK
 }
 
 // KeyRead returns the key with the given kid. If the key is not known, KeyRead reads the set again, at most every 10 s.
-// It waits for up to 5 s until it may read, or not at all if the key has been withdrawn. If it cannot read the set, the
-// error is an unknownKey, which is temporary, unless the key has been withdrawn.
+// It waits for up to 5 s until it may read. If it cannot read the set, the error is an unknownKey, which is temporary.
+// For a withdrawn key, KeyRead does not wait, and its error is never temporary.
 func (j *jwks) KeyRead(ctx context.Context, kid string) (jwkset.JWK, error) {
 	found, err := j.MemoryJWKSet.KeyRead(ctx, kid)
 	if err == nil {

@@ -137,7 +137,7 @@ func TestTransportIsItsOwn(t *testing.T) {
 	t.Cleanup(func() { http.DefaultTransport = usual })
 	http.DefaultTransport = roundTripper(func(*http.Request) (*http.Response, error) { return nil, errors.New("mine") })
 	if _, err := ownTransport(0).RoundTrip(nil); err == nil || err.Error() != "mine" {
-		t.Errorf("got the error %v from a program's own transport, want mine", err)
+		t.Errorf("a program's own transport: got the error %v, want the error %q", err, "mine")
 	}
 }
 

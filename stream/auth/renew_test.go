@@ -183,7 +183,7 @@ func TestGraceWhileTheAppFails(t *testing.T) {
 			lasted, requests := time.Since(opened), a.requests.Load()
 			switch {
 			case recovers && (!ok || lasted < 330*time.Second || time.Until(next) < 270*time.Second):
-				t.Errorf("the app answers again: after %v, Renew returned %v and a time in %v, want true after 5m30s or more, and a time in 4m30s or more", lasted, ok, time.Until(next))
+				t.Errorf("the app answers again: Renew returned %v after %v, with the next time in %v, want true after at least 5m30s, with the next time in at least 4m30s", ok, lasted, time.Until(next))
 			case !recovers && (ok || lasted != 360*time.Second):
 				t.Errorf("Renew returned %v after %v, want false after 6m: 5m and the grace of 1m", ok, lasted)
 			case requests < 5 || requests > 22:

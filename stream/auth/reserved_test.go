@@ -9,7 +9,7 @@ import (
 )
 
 // The recipients of inbox events begin with "rowcast.". No authenticator grants such a recipient as a user, a group or
-// a topic, because its stream would receive what another user's inbox events say.
+// a topic, because the client could then receive the inbox events of another user.
 func TestReservedRecipientsAreRefused(t *testing.T) {
 	t.Parallel()
 	const name, reserved = "rowcast.inbox:bob", ` begins with "rowcast.", which is reserved`

@@ -52,8 +52,8 @@ func TestTheTokenThatExpiresLastIsUsed(t *testing.T) {
 	}
 }
 
-// If the key of one of the cookies is not known yet and no cookie is valid, the client must retry, because an
-// EventSource gives up after a denial. A valid cookie opens the stream at once.
+// If no cookie has a valid token, but the key of one token is not known yet, the error is temporary, so the client
+// retries. An EventSource would give up after a denial. A valid token opens the stream at once.
 func TestACookieWithAnUnknownKeyMayBecomeValid(t *testing.T) {
 	t.Parallel()
 	tokens, sign := newTokens(t)

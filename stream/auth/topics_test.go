@@ -156,7 +156,7 @@ func TestTopicsThatAreNotGrantedAreDenied(t *testing.T) {
 	}
 }
 
-// The app receives the topics of a request. Its answer does not open a stream with other topics. If the answer to a
+// The app receives the topics of a request. A cached answer opens no stream with other topics. If the answer to a
 // renewal does not name a topic again, the stream ends.
 func TestTheAppGrantsTopics(t *testing.T) {
 	t.Parallel()
@@ -186,7 +186,7 @@ func TestTheAppGrantsTopics(t *testing.T) {
 				t.Errorf("%s: got %q, %v, want %q", tt.query, grant.Recipients(), err, tt.want)
 			}
 			if got := a.last.Load().Get("Rowcast-Topics"); got != tt.header || a.requests.Load() != int32(i+1) {
-				t.Errorf("%s: after %d requests, the app received the topics %q, want %q after %d requests", tt.query, a.requests.Load(), got, tt.header, i+1)
+				t.Errorf("%s: the app received the topics %q after %d requests, want %q after %d", tt.query, got, a.requests.Load(), tt.header, i+1)
 			}
 		}
 		grant, err := a.Authenticate(requestTo(t, "topic=ticket:42", "Cookie", "session"))
