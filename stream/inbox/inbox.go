@@ -28,13 +28,13 @@ import (
 // A Store reads and changes the inboxes. Each result is a JSON object that is sent to the client. If the database
 // refuses a value of the client, the error is a [feed.Refused]. Any other error is temporary.
 type Store interface {
-	// List returns up to limit rows of a user. before is empty for the newest rows. For older rows, it is the value of
-	// "before" in the result with the page before them.
+	// List returns up to limit rows of a user. before is empty for the newest rows. For the rows that follow a page, it is
+	// the value of "before" in the result with that page.
 	List(ctx context.Context, user string, groups []string, limit int, before string) (json.RawMessage, error)
 	// Mark changes the state of the rows ids or, if ids is nil, of all rows that the cursor upTo has seen. The action is
 	// seen, read, unread, archive or unarchive.
 	Mark(ctx context.Context, user string, groups []string, action string, ids []int64, upTo string) (json.RawMessage, error)
-	// Undo undoes a change. undo is the value that Mark has returned for it.
+	// Undo undoes a change. undo is the value of "undo" in the result of Mark for this change.
 	Undo(ctx context.Context, user string, groups []string, undo string) (json.RawMessage, error)
 }
 
