@@ -57,7 +57,7 @@ func (a *Answer) hasBegun() bool {
 	return a.begun
 }
 
-// Shutdown fails a write that is in progress. What is held can still be sent by Finish.
+// Shutdown makes a write that is in progress fail. Finish can still send what is held.
 func (a *Answer) Shutdown() {
 	if a.hasBegun() {
 		a.response.Shutdown()
