@@ -132,6 +132,7 @@ func TestWrongCommandLines(t *testing.T) {
 		{[]string{"serve", "--cors-origin="}, nil, `--cors-origin: the value is empty`},
 		{[]string{"serve", "--cors-origin=a.example"}, nil, noOrigin},
 		{[]string{"serve", "--cors-origin=https://bücher.example"}, nil, `--cors-origin: "bücher.example": browsers send this name in ASCII; write it as they do (xn--…)`},
+		{[]string{"serve", "--cors-origin=https://a!b.example"}, nil, `--cors-origin: "a!b.example" is not the name of a host: it has a character that is not a letter, a digit, a hyphen, an underscore or a dot`},
 		{[]string{"serve", "--cors-header=*"}, nil, `--cors-header: "*" is refused: name each header that the pages send`},
 		{[]string{"serve", "--cors-header=traceparent,x:y"}, nil, `--cors-header: "x:y" is not the name of a header, such as traceparent or X-Requested-With`},
 		{[]string{"serve", "--cors-header=traceparent, baggage"}, nil, `--cors-header: " baggage" is not the name of a header, such as traceparent or X-Requested-With`},

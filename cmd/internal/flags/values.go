@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/alecthomas/kong"
 )
@@ -199,8 +200,10 @@ func (o *Origin) UnmarshalText(text []byte) error {
 		return errors.New(`"null" is refused: any page can have this origin`)
 	case err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "":
 		return errors.New("an origin is a scheme and a host, such as https://app.example.com, and the port if it is not the default")
-	case strings.Trim(strings.ToLower(u.Hostname()), asciiHost) != "":
+	case strings.ContainsFunc(u.Hostname(), func(r rune) bool { return r > unicode.MaxASCII }):
 		return fmt.Errorf("%q: browsers send this name in ASCII; write it as they do (xn--…)", u.Hostname())
+	case strings.Trim(strings.ToLower(u.Hostname()), asciiHost) != "":
+		return fmt.Errorf("%q is not the name of a host: it has a character that is not a letter, a digit, a hyphen, an underscore or a dot", u.Hostname())
 	case name != asSent(u):
 		return fmt.Errorf("browsers send this origin as %q; write it as they do", asSent(u))
 	}
