@@ -106,8 +106,8 @@ func TestAttackOddRequests(t *testing.T) {
 		"unknown": {"EVENTS /events?uid=a HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", "405"},
 		"none":    {" /events?uid=a HTTP/1.1\r\nHost: localhost\r\n\r\n", "400"},
 
-		// Long requests. The first ones are longer than a cursor with 1,000 transactions in flight, which has fewer
-		// than 7,500 bytes.
+		// Long requests. The first three have about 12,000 bytes. A cursor with 1,000 transactions in flight has fewer
+		// than 7,500.
 		"a long id that is not a cursor": {"GET /events?uid=a HTTP/1.1\r\nHost: localhost\r\nLast-Event-ID: " + long[:12<<10] + "\r\n\r\n", "200"},
 		"a long query":                   {"GET /events?uid=a&x=" + long[:12<<10] + " HTTP/1.1\r\nHost: localhost\r\n\r\n", "200"},
 		"a query with many keys":         {"GET /events?uid=a" + strings.Repeat("&x=1", 3000) + " HTTP/1.1\r\nHost: localhost\r\n\r\n", "200"},

@@ -21,9 +21,10 @@ import (
 	"rowcast/stream/auth"
 )
 
-// authFlags select how the hub authenticates clients. The maximum of --auth-timeout must be less than a minute. For a
-// minute after POST /disconnect, a hub remembers the recipient. It opens no stream for this recipient with the answer
-// to a request that it sent to the app before the disconnect.
+// authFlags select how the hub authenticates clients.
+//
+// The maximum of --auth-timeout must be less than a minute. For a minute, a hub remembers that a recipient was
+// disconnected, and opens no stream if it asked the app before the disconnect. A later answer would open the stream.
 type authFlags struct {
 	JWTSecret      []string        `group:"auth" name:"jwt-secret" sep:"none" placeholder:"SECRET" help:"Accept tokens signed with this secret of at least 32 bytes (HS256). Repeat the flag for more secrets; the variable has only one. Other users of the machine can see a command line: prefer the variable or --jwt-secret-file."`
 	JWTSecretFile  []string        `group:"auth" name:"jwt-secret-file" placeholder:"FILE" help:"Accept tokens signed with the secret in this file."`

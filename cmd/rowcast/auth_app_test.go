@@ -117,8 +117,8 @@ func TestAppReceivesCredentials(t *testing.T) {
 
 // A valid grant opens a stream. A client is denied if the app answers 401 or 403, or if the id of the user or the name
 // of a group is not allowed. After any other answer, or without one, the hub asks the client to retry later. The hub
-// does not follow a redirect to another server. The log, the metrics and the hub's answers contain no credentials and
-// no text of an answer that opened no stream.
+// does not follow a redirect to another server. If an answer of the app opens no stream, the hub does not repeat its
+// text. The log, the metrics and the hub's answers contain no credentials.
 func TestAnswersOfTheApp(t *testing.T) {
 	t.Parallel()
 	elsewhere := newAuthApp(t, isAlice(300))
@@ -199,7 +199,7 @@ func TestAnswersOfTheApp(t *testing.T) {
 	}
 	said += h.err.String() + ask(t, "GET", h.url+"/metrics").body
 	if strings.Contains(said, "hidden") || strings.Contains(said, "top secret") {
-		t.Errorf("an answer, the log or a metric contains a secret: %s", said)
+		t.Errorf("an answer of the hub, the log or a metric contains a credential or a text of the app: %s", said)
 	}
 	for _, want := range []string{
 		"it redirected (302) instead of answering 401 itself", "it answered 500", "connection refused",

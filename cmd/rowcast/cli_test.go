@@ -138,7 +138,7 @@ func TestWrongCommandLines(t *testing.T) {
 		{[]string{"serve", "--cors-header=traceparent, baggage"}, nil, `--cors-header: " baggage" is not the name of a header, such as traceparent or X-Requested-With`},
 		{[]string{"serve", "--cors-header="}, nil, `--cors-header: the value is empty`},
 		{[]string{"serve", "--public", "--cors-header=traceparent"}, nil, `--cors-header has no effect without --cors-origin, which allows pages of another origin`},
-		{[]string{"client", "rowcast-inbox.js", "--name"}, nil, `client: --name: only rowcast.js has a name with a version, because the scripts import each other by their plain names`},
+		{[]string{"client", "rowcast-inbox.js", "--name"}, nil, `client: --name: only rowcast.js has a name with a hash, because the scripts import each other by their plain names`},
 		{[]string{"serve", "--public", "--inbox"}, nil, `--inbox has no effect with --public alone, because an inbox belongs to a user: also give an authentication method, such as --auth-url`},
 		{[]string{"serve", "--events-path", ""}, nil, `--events-path: "" must begin with /, as in /events`},
 		{[]string{"serve", "--events-path=stream"}, nil, `--events-path: "stream" must begin with /, as in /events`},

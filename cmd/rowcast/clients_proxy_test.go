@@ -34,7 +34,7 @@ type cutter struct {
 	done     chan struct{} // closed after the last cut, at a row that is not cut
 }
 
-// A cut is the end of a stream at a byte of the block of a row: at its beginning, within it or at its end.
+// A cut is the end of a stream at the beginning, within or at the end of the block of a row.
 type cut struct {
 	row   int
 	block string // the whole block
@@ -120,8 +120,8 @@ func (c *cutter) abort() {
 	}
 }
 
-// keep adds a connection to the connections that the methods refuse and abort close. It reports whether the cutter
-// accepts connections now.
+// keep adds a connection to conns. The methods refuse and abort then close this connection, too. keep reports whether
+// the cutter accepts connections now.
 func (c *cutter) keep(conn net.Conn) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -176,8 +176,9 @@ func (c *cutter) target(hub bool) (address string) {
 	return c.pages
 }
 
-// passBlocks passes a stream on until it ends or is cut. While streams are being cut, it waits for the end of each
-// block, and does not cut the first row of every second stream. Otherwise, it passes each line on at once.
+// passBlocks passes a stream on until the stream ends or is cut. While the cutter cuts streams, passBlocks passes on
+// whole blocks, except the block that it cuts. The first row of every second stream is not cut. At other times,
+// passBlocks passes each line on at once.
 func (c *cutter) passBlocks(client io.Writer, stream *bufio.Reader) {
 	rows := 0
 	for {

@@ -12,8 +12,8 @@ import (
 // A heardEvent is an event as a client reports it.
 type heardEvent struct{ Event, ID, Data string }
 
-// A record has what a client has received: the data of the rows, and "reset" for each rowcast.reset. It also has each
-// event of the hub whose data is not JSON, which is a fault.
+// A record has what a client has received: the data of the rows, and "reset" for each rowcast.reset. An event of the
+// hub with data that is not JSON is a fault. The record has such an event, too, so that the test fails.
 type record struct {
 	mu      sync.Mutex
 	heard   []string

@@ -17,9 +17,9 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// TestOtherClients shows what clients of other projects receive while a hub is killed, stopped and replaced, while
-// their streams are ended and cut at every byte of a row, while their connections are reset, and after their cursors
-// have become useless. stream/README.md has the results.
+// TestOtherClients shows what clients of other projects receive. A hub is killed, stopped and replaced. Streams are
+// ended, and cut at every byte of a row. Connections are reset. At last, all cursors become useless. stream/README.md
+// has the results.
 func TestOtherClients(t *testing.T) {
 	t.Parallel()
 	clients := otherClients()
@@ -297,8 +297,8 @@ func (c *course) disconnect() {
 	})
 }
 
-// reset makes the cursors of all clients useless while the hub does not run: it inserts rows, and deletes all rows but
-// the last, as retention does. It waits until each client that can be reset was reset.
+// reset makes the cursors of all clients useless. While the hub does not run, reset inserts two rows, and deletes all
+// rows but the last, as retention does. It then waits for the rowcast.reset of each client that can be reset.
 func (c *course) reset() {
 	c.t.Helper()
 	c.before = c.rows

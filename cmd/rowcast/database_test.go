@@ -92,7 +92,7 @@ func TestURLsOfOtherPrograms(t *testing.T) {
 			for how, run := range given {
 				code, stdout, stderr := run()
 				if want := "rowcast: " + want + "\n"; code != 2 || stdout != "" || !strings.HasSuffix(stderr, want) || strings.Contains(stderr, "secret") {
-					t.Errorf("%s, %s %s: got %d, %q, %q, want 2 and %q", command, dsn, how, code, stdout, stderr, want)
+					t.Errorf("%s, %s %s: got %d, stdout %q, stderr %q, want 2, no stdout, and %q at the end of stderr without the password", command, dsn, how, code, stdout, stderr, want)
 				}
 			}
 		}
@@ -115,7 +115,7 @@ func TestParametersOfLibpq(t *testing.T) {
 	libpq := fmt.Sprintf("host=db.invalid hostaddr=127.0.0.1 port=%d dbname=%s user='%s' password=secret sslmode=prefer keepalives=1 "+
 		"fallback_application_name=app client_encoding=auto ssl_min_protocol_version=TLSv1.2 gssencmode=prefer", config.Port, config.Database, role)
 	if code, stdout, stderr := run(t, nil, "doctor", "--database-url", libpq); code != 0 || stderr != "" || strings.Contains(stdout, "secret") {
-		t.Errorf("doctor: got exit code %d, %s%s, want 0", code, stdout, stderr)
+		t.Errorf("doctor: got exit code %d, stdout %s, stderr %q, want 0, no password in stdout, and no stderr", code, stdout, stderr)
 	}
 	h := serve(t, libpq)
 	tail := h.tail(t, "alice")
