@@ -137,7 +137,7 @@ func (h hubWithAdmin) wantNoDisconnect(t *testing.T, alice *process) {
 		t.Errorf("%v streams were ended, want none", got)
 	}
 	if got := send(t, "POST", h.admin+"/disconnect?recipient=alice", ""); got.body != `{"recipient":"alice","disconnected":1}`+"\n" {
-		t.Errorf("got %+v, want that one stream of alice was ended", got)
+		t.Errorf("POST /disconnect for alice: got %+v, want 1 disconnected stream", got)
 	}
 	alice.out.await(t, "rowcast.bye")
 }

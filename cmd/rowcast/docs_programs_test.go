@@ -99,7 +99,7 @@ func buildElsewhere(t *testing.T, program string) string {
 func runUntilEnd(t *testing.T, command *exec.Cmd) {
 	t.Helper()
 	command.Stdout, command.Stderr = t.Output(), t.Output()
-	if signal.Ignored(os.Interrupt) { // a shell script starts its background jobs in this way, and the program would inherit it
+	if signal.Ignored(os.Interrupt) { // as in a background job of a shell script; the program would ignore the interrupt, too
 		signal.Notify(make(chan os.Signal, 1), os.Interrupt)
 	}
 	if err := command.Start(); err != nil {

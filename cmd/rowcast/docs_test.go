@@ -152,8 +152,8 @@ var (
 	readmeFlag  = regexp.MustCompile("(?m)^\\| `--([a-z-]+) ?([^`]*)` \\| ([^|]*) \\|")
 )
 
-// flagsOfHelp returns the flags of a command, except --help and --version. The value is the default, or "" if the help
-// names none.
+// flagsOfHelp returns the flags of a command, except --help and --version. The field value of a flag is its default, or
+// "" if the help names none.
 func flagsOfHelp(t *testing.T, command string) map[string]flagText {
 	t.Helper()
 	_, help, _ := run(t, nil, command, "--help")
@@ -262,9 +262,8 @@ func sourceOf(t *testing.T, pattern string) (all string) {
 
 var qualified = regexp.MustCompile(`(?m)(?:^|[^/\w.])rowcast\.([a-z_]+)\b`)
 
-// Every event of the hub is documented. Every name with the prefix rowcast. in a document, except rowcast.js,
-// rowcast.sql and the names in the changelog, is an event of the hub or of rowcast.js, a channel of NOTIFY, or a name
-// in the source of the schema or of the listener.
+// Every event of the hub is documented. Each name with the prefix rowcast. in a document is in the source, too: as an
+// event, a channel of NOTIFY, or a name in the schema or the listener. The changelog may have old names.
 func TestEventsAreDocumented(t *testing.T) {
 	t.Parallel()
 	protocol := readmeOf(t, "stream/README.md")

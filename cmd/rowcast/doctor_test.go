@@ -272,8 +272,9 @@ func TestDoctorFindsAPooler(t *testing.T) {
 	}
 }
 
-// The doctor prints the command that grants a role all rights that it lacks, and who must run it. With these rights and
-// no others, a hub works. The doctor also reports a low CONNECTION LIMIT of the role, and row security policies.
+// The doctor prints the command that grants a role all rights that it lacks, and the role that must run it. With these
+// rights and no others, a hub works. The doctor also reports a low CONNECTION LIMIT of the role, and row security
+// policies.
 func TestDoctorGrantsTheRights(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -378,7 +379,7 @@ func TestDoctorPrintsAFunction(t *testing.T) {
 	}
 	runSQL(t, dsn, strings.Replace(statement, "→", "", 1)+"$function$;")
 	if code, fixed, out := examine(t, dsn); code != 0 || !strings.HasPrefix(fixed["functions"], "ok") {
-		t.Errorf("after the statement: got %d, %s, want 0 and that the functions are ok", code, out)
+		t.Errorf("after the statement: got %d, %s, want 0 and the verdict ok for the functions", code, out)
 	}
 }
 
@@ -400,8 +401,8 @@ func TestDoctorNamesTheSessionThatBlocksIt(t *testing.T) {
 	}
 }
 
-// doctor --role examines the rights of the role of an app. If the role lacks rights, the output names none that only a
-// hub needs.
+// doctor --role examines the rights of the role of an app. If the role lacks rights, the output does not name rights
+// that only a hub needs.
 func TestDoctorExaminesTheRoleOfAnApp(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -412,11 +413,11 @@ func TestDoctorExaminesTheRoleOfAnApp(t *testing.T) {
 	}
 	if code, out, _ := run(t, nil, "doctor", "--database-url", dsn, "--role", "no such"); code != 1 ||
 		!strings.Contains(out, `the role "no such" does not exist`) || !strings.Contains(out, `→ CREATE ROLE "no such" LOGIN;`) {
-		t.Errorf("got %d, %s, want 1, and that the role does not exist", code, out)
+		t.Errorf("a role that does not exist: got %d, %s, want 1, an error that says so, and CREATE ROLE", code, out)
 	}
 	code, out := doctor()
 	if want := "→ rowcast migrate --app-role '" + role + "'\n"; code != 1 || !strings.Contains(out, want) || strings.Contains(out, "epoch") {
-		t.Fatalf("got %d, %s, want 1 and %s", code, out, want)
+		t.Fatalf("got %d, %s, want 1, %q and no epoch", code, out, want)
 	}
 	if code, _, stderr := run(t, nil, "migrate", "--database-url", dsn, "--app-role", role); code != 0 {
 		t.Fatalf("migrate: got %d, %s, want 0", code, stderr)
@@ -442,16 +443,16 @@ func TestDoctorExaminesTheRoleOfAnApp(t *testing.T) {
 	}
 	runSQL(t, dsn, `GRANT DELETE ON rowcast.notifications TO "`+role+`"`)
 	if _, out := doctor(); !strings.Contains(out, `→ REVOKE DELETE ON rowcast.notifications FROM "`+role+`";`) {
-		t.Errorf("with DELETE: got %s, want that DELETE is revoked", out)
+		t.Errorf("with DELETE: got %s, want a statement that revokes DELETE", out)
 	}
 	runSQL(t, dsn, `GRANT UPDATE (data) ON rowcast.notifications TO PUBLIC`)
 	if _, out := doctor(); !strings.Contains(out, `→ REVOKE UPDATE (data) ON rowcast.notifications FROM "`+role+`";`) || !strings.Contains(out, "FROM PUBLIC") {
-		t.Errorf("with UPDATE of a column for everyone: got %s, want that it is revoked, and a hint about PUBLIC", out)
+		t.Errorf("with UPDATE of a column for everyone: got %s, want a statement that revokes UPDATE (data), and a hint about PUBLIC", out)
 	}
 	runSQL(t, dsn, `REVOKE UPDATE (data) ON rowcast.notifications FROM PUBLIC`)
 	runSQL(t, dsn, `GRANT UPDATE ON rowcast.notifications TO "`+role+`"`)
 	if _, out := doctor(); !strings.Contains(out, "→ REVOKE UPDATE ON rowcast.notifications FROM") || strings.Contains(out, "UPDATE (data)") {
-		t.Errorf("with UPDATE: got %s, want that UPDATE is revoked, without a line for each column", out)
+		t.Errorf("with UPDATE: got %s, want a statement that revokes UPDATE, and none for the column data", out)
 	}
 	runSQL(t, dsn, `REVOKE UPDATE ON rowcast.notifications FROM "`+role+`"`)
 	runSQL(t, dsn, `REVOKE DELETE, SELECT ON rowcast.notifications FROM "`+role+`"`, `GRANT SELECT (id) ON rowcast.notifications TO "`+role+`"`)
@@ -476,7 +477,7 @@ func TestDoctorRecognisesTheRoleOfAHub(t *testing.T) {
 		t.Errorf("got %d, %s, want 1, %q and no REVOKE", code, out, want)
 	}
 	if code, out, _ := run(t, nil, "doctor", "--database-url", dsn, "--role", owner); code != 0 || !strings.Contains(out, "let the app connect as another role") {
-		t.Errorf("the owner of the schema: got %d, %s, want 0 and the advice not to let an app use it", code, out)
+		t.Errorf("the owner of the schema: got %d, %s, want 0 and the advice to let the app connect as another role", code, out)
 	}
 }
 

@@ -37,9 +37,9 @@ type example struct {
 // An exampleHub is the process of the hub that an example has started last.
 type exampleHub struct{ *exec.Cmd }
 
-// startExample runs the commands in the README of the example, in a copy of its directory. It replaces addresses and
-// two programs (sudo connects psql to the server of the test, and npm ci uses the modules that .ci/run has installed),
-// and sets a short heartbeat.
+// startExample runs the commands in the README of the example, in a copy of its directory. It replaces addresses, and
+// sets a short heartbeat. It also replaces two programs: sudo connects psql to the server of the test, and npm uses the
+// modules that .ci/run has installed.
 func startExample(t *testing.T) *example {
 	t.Helper()
 	server, appPort, hubAddress := dbtest.Cluster(t), dbtest.Port(t), freeAddress(t)
@@ -237,8 +237,7 @@ const exampleHelpers = `
 	window.badge = () => inbox().shadowRoot?.querySelector(".badge:not([hidden])")?.textContent ?? "";
 	window.live = () => document.querySelector("#state")?.textContent === "live" && inbox().store?.state === "open";`
 
-// signIn opens the app in a new tab of a profile and signs in. It calls watchConsole, which fails the test at most
-// errors and warnings in the console of the page.
+// signIn opens the app in a new tab of a profile and signs in. It calls watchConsole for the page.
 func (x *example) signIn(profile browser, user string) page {
 	x.t.Helper()
 	p := profile.open(x.t, "about:blank")

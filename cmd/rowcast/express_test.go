@@ -11,8 +11,8 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// startExpress runs the app in README.md. Its sessions end after the given number of milliseconds without a visit, and
-// its grants last for a second. startExpress returns the URL of the app.
+// startExpress runs the app in cmd/rowcast/README.md. Its sessions end after the given number of milliseconds without a
+// visit, and its grants last for a second. startExpress returns the URL of the app.
 func startExpress(t *testing.T, milliseconds string) string {
 	t.Helper()
 	node, modules := dbtest.Node(t), dbtest.NodeModules(t, exampleDir, "example", "express-session")
@@ -23,7 +23,7 @@ func startExpress(t *testing.T, milliseconds string) string {
 		"30 * 60 * 1000": milliseconds, "expires_in: 300": "expires_in: 1", `listen(3000, "127.0.0.1")`: `listen(` + port + `, "` + host + `")`,
 	} {
 		if strings.Count(app, was) != 1 {
-			t.Fatalf("the app in README.md does not contain %q exactly once", was)
+			t.Fatalf("the app in cmd/rowcast/README.md does not contain %q exactly once", was)
 		}
 		app = strings.Replace(app, was, is, 1)
 	}
@@ -47,7 +47,7 @@ func startExpress(t *testing.T, milliseconds string) string {
 	return url
 }
 
-// The app in README.md grants topics, and renewals do not extend its sessions.
+// The app in cmd/rowcast/README.md grants topics, and renewals do not extend its sessions.
 func TestExpress(t *testing.T) {
 	t.Parallel()
 	app := startExpress(t, "3000")
