@@ -17,7 +17,7 @@ func TestOneFetchAnswersAllNotificationsBeforeIt(t *testing.T) {
 	conn := connect(t, dsn)
 	inDeliver, release := make(chan struct{}), make(chan struct{})
 	r := listen(t, dsn, func(l *listener.Listener) {
-		l.Busy = math.Inf(1) // no check for a queue of writers, whose answer could bring the notifications
+		l.Busy = math.Inf(1) // no check for a queue of writers: the answer to the check could bring the notifications
 		deliver := l.Deliver
 		l.Deliver = func(b feed.Batch) {
 			deliver(b)

@@ -60,9 +60,9 @@ func (k *link) listen(ctx context.Context) error {
 	return nil
 }
 
-// bounded runs read for at most Timeout, or until the session ends. Like wait, it uses the deadline of the connection.
-// For a context that can end, pgx would start a goroutine each time, which costs too much for a call after nearly each
-// notification.
+// bounded runs read for at most Timeout, or until the session ends. For this, it uses the deadline of the connection,
+// as wait does, and passes a context that never ends. With a context that can end, pgx would start a goroutine for each
+// statement, which costs too much after nearly each notification.
 func (k *link) bounded(ctx context.Context, read func(context.Context, querier) error) error {
 	_ = k.conn.PgConn().Conn().SetDeadline(time.Now().Add(k.Timeout))
 	if ctx.Err() != nil { // interrupt may have been called before SetDeadline

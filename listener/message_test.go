@@ -102,9 +102,9 @@ func TestParseMessage(t *testing.T) {
 	}
 }
 
-// parseMessage refuses a payload, or returns one line of JSON as the data, and the name of an event that is not empty
-// and has no line break or NUL. It refuses a payload that begins with a brace, perhaps after white space, but is not a
-// JSON object.
+// parseMessage refuses a payload or returns a message. The data of the message is one line of JSON. Its event is not
+// empty and has no line break or NUL. parseMessage refuses a payload that begins with a brace, perhaps after white
+// space, but is not a JSON object.
 func FuzzMessage(f *testing.F) {
 	for _, payload := range []string{"", "a\nb", `{}`, ` {"data": 1, "Data": 2}`, `{"a": "b"c"}`, `{"data": {"a": [1, "\n"]}}`, `{"data": 1, "event": "x", "recipient": "y"}`, `{"data": 1, "recipient": "*"}`, `{"data": 1, "recipient": null}`, `{"event":`} {
 		f.Add(payload)

@@ -35,10 +35,12 @@ func newPageQuery(first func(more string) string, arms func(columns) string, sto
 // fetchQuery reads the rows that a cursor has not seen and a snapshot shows. The cursor is $1 (its half-delivered
 // transaction), $2 (the id of the last delivered row of that transaction), $3 (the transactions in flight) and $4 (the
 // transaction from which on nothing was seen). The snapshot is $5, or the present one if $5 is NULL. Each arm returns
-// at most $6 rows. The rows come in the order of delivery: the half-delivered transaction first (rule 7). Each arm is
-// one ordered index scan, because for a single condition with OR the planner could read the whole table. The arms order
-// by n.xid: xid alone would be the column of the result, a text. The last arm has an upper bound. Without it, every
-// fetch would read the rows with transaction numbers that this server has not assigned yet (restored or forged rows).
+// at most $6 rows. The rows come in the order of delivery: the half-delivered transaction first (rule 7).
+//
+// Each arm is one ordered index scan, because for a single condition with OR the planner could read the whole table.
+// The arms order by n.xid: xid alone would be the column of the result, a text. Without the upper bound in the last
+// arm, every fetch would read the rows with transaction numbers that this server has not assigned yet (restored or
+// forged rows).
 var fetchQuery = newPageQuery(snapshotRow(noState), fetchArms, "$7", "$8")
 
 func fetchArms(c columns) string {

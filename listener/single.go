@@ -107,11 +107,14 @@ const plainQuery = `SELECT recipient, event, CASE WHEN octet_length(text) <= $3:
 
 // measuredQuery does the same as plainQuery, but does not convert data to text if the text of the numbers in data is
 // longer than $3 bytes by itself. The size is then 0. A few stored kilobytes of numbers can be 1 GB of text, which
-// PostgreSQL makes in memory without checking for a timeout. In new rows, the table refuses such numbers. Measuring
-// takes up to fifteen times as long as the conversion, so only data from about 7 KiB to 1 MiB is measured. Smaller data
-// has less than 64 MiB of text, because a number of 16 bytes has at most about 147,000 digits. The query puts the numbers
-// into one array and measures one after another until they are too long. Without the array, jsonb_path_query would take
-// n² steps for n numbers. In lax mode, it would count the numbers in arrays twice.
+// PostgreSQL makes in memory without checking for a timeout. In new rows, the table refuses such numbers.
+//
+// Measuring takes up to fifteen times as long as the conversion, so only data from about 7 KiB to 1 MiB is measured.
+// Smaller data has less than 64 MiB of text, because a number of 16 bytes has at most about 147,000 digits.
+//
+// The query puts the numbers into one array, and measures one after another until they are too long. Without the array,
+// jsonb_path_query would take n² steps for n numbers. The path is strict, because in lax mode the numbers in arrays
+// would be in the result twice.
 const measuredQuery = `SELECT recipient, event, CASE WHEN octet_length(text) <= $3::bigint THEN text END,
 	CASE WHEN huge THEN 0 ELSE octet_length(text) END FROM
 	(SELECT recipient, event, huge, CASE WHEN NOT huge THEN data::text END FROM

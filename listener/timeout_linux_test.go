@@ -16,8 +16,8 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// dialled has the DialFunc of a test, and a descriptor of its own for each socket that it has opened, because the
-// listener may close a connection and continue to use its socket.
+// dialled has the DialFunc of a test. It keeps a second descriptor of each socket that it has opened, because the
+// listener may close the connection and continue to use the socket.
 type dialled struct {
 	mu      sync.Mutex
 	sockets []*os.File

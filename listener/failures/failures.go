@@ -66,7 +66,7 @@ type entry struct {
 type State struct {
 	Total     int64     // the number of all failures
 	Failures  int64     // the number of failures since Since
-	Since     time.Time // the first failure of the present period of failing, or of the last one if the operation does not fail now
+	Since     time.Time // the first failure of the present period of failing, or of the last such period
 	Last      time.Time // the last failure
 	Err       error     // the last error
 	Succeeded bool      // the operation has succeeded since Last
