@@ -125,9 +125,9 @@ func TestAttacksWithTokens(t *testing.T) {
 
 // The user and the groups of a valid token are the recipients of the stream. The token may be signed by any configured
 // key. A Bearer token in the Authorization header has priority over the cookies. Cookies without a valid token are
-// ignored if another cookie has one. A request without a valid token, with several Authorization headers, with more
-// than ten cookies of the configured name, with valid cookies of different users, or with a user, a group or a token in
-// the URL is denied.
+// ignored if another cookie has one. The hub denies a request without a valid token, with several Authorization
+// headers, with more than ten cookies of the configured name, or with valid cookies of different users. It also denies
+// a request with a user, a group or a token in the URL.
 func TestGoodTokens(t *testing.T) {
 	t.Parallel()
 	k := pairs()

@@ -16,7 +16,7 @@ type clientCmd struct {
 func (clientCmd) Help() string {
 	return "rowcast client > rowcast.js writes the browser client to a file, so that a page can load it from the page's own server. " +
 		"The element <rowcast-inbox> also needs rowcast client rowcast-inbox.js > rowcast-inbox.js and rowcast client rowcast-inbox-store.js > rowcast-inbox-store.js. " +
-		"A hub serves the browser client at /rowcast.js, and also at the name that --name prints. Browsers may cache the latter for a year."
+		"A hub serves the browser client at /rowcast.js, and also at the name that --name prints, which browsers may cache for a year."
 }
 
 // Validate refuses --name for a script that has no name with a hash.
