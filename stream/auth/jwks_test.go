@@ -49,7 +49,7 @@ func TestKeysAreReadAfterTheClientDisconnects(t *testing.T) {
 	j := newSet(t, server.URL, slog.New(slog.DiscardHandler))
 	j.read(t.Context())
 	if _, err := j.KeyRead(ctx, "key 2"); err != nil {
-		t.Errorf("got %v, want the new key", err)
+		t.Errorf("got the error %v, want the new key", err)
 	}
 }
 
@@ -74,7 +74,7 @@ func TestWithdrawalOfAllKeysIsLoggedOnce(t *testing.T) {
 	}
 	answer = key
 	if _, err := j.KeyRead(t.Context(), "a"); err != nil {
-		t.Errorf("got %v, want the key that was published again", err)
+		t.Errorf("got the error %v, want the key that was published again", err)
 	}
 }
 

@@ -120,12 +120,12 @@ func TestTopicsOfAToken(t *testing.T) {
 	} {
 		token := sign(jwt.MapClaims{"sub": "alice", "topics": claim})
 		if _, err := tokens.Authenticate(requestTo(t, "topic=ticket:42", "Authorization", "Bearer "+token)); err == nil || err.Error() != want {
-			t.Errorf("the claim %v: got %v, want %s", claim, err, want)
+			t.Errorf("the claim %v: got the error %v, want %s", claim, err, want)
 		}
 	}
 	token := sign(jwt.MapClaims{"sub": "alice", "topics": []string{"*"}})
 	if _, err := tokens.Authenticate(requestTo(t, "topic=bob", "Authorization", "Bearer "+token)); err == nil || !strings.Contains(err.Error(), "could be a user's id") {
-		t.Errorf("the topic bob: got %v, want a denial, because it could be a user's id", err)
+		t.Errorf("the topic bob: got the error %v, want a denial, because it could be a user's id", err)
 	}
 }
 
