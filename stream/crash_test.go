@@ -38,7 +38,7 @@ func useUpIDs(t *testing.T, db *pgx.Conn) {
 func wantAssignedAgain(t *testing.T, got numbers, lost []numbers) {
 	t.Helper()
 	if got.id != lost[0].id || !slices.ContainsFunc(lost, func(n numbers) bool { return n.xid == got.xid }) {
-		t.Errorf("assigned %v, want the first id and one of the transaction numbers of the lost rows %v; otherwise the test shows nothing", got, lost)
+		t.Errorf("assigned %+v, want the first id and one of the transaction numbers of the lost rows %+v; otherwise the test shows nothing", got, lost)
 	}
 }
 

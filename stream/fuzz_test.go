@@ -41,10 +41,10 @@ func (g *helloOnly) Write(b []byte) (int, error) {
 }
 
 // FuzzServe checks the beginning of streams, and the answers to polls, for any request. The status is 200, or 400 if
-// the parameter poll has another value than 1. rowcast.hello names the grant's recipients. If the stream continues from
-// the client's cursor, this cursor, with the hub's epoch, is the id of rowcast.hello. A poll that continues from the
-// client's cursor ends with a heartbeat. If the stream or the poll cannot continue, rowcast.reset follows. Besides
-// rowcast.void, there are no other events, whatever the request contains.
+// the parameter poll has another value than 1. rowcast.hello names the grant's recipients. If a stream or a poll
+// continues from the client's cursor, the id of rowcast.hello is this cursor with the hub's epoch, and the poll ends
+// with a heartbeat. Otherwise, if the client sent a cursor, rowcast.reset follows. Besides rowcast.void, there are no
+// other events, whatever the request contains.
 func FuzzServe(f *testing.F) {
 	f.Add("", "", "alice", "team:7")
 	f.Add(start.String(), "", "", "")

@@ -255,8 +255,8 @@ func (h *Hub) Send(m feed.Message) {
 }
 
 // send sends frames to the live streams of a recipient, or to all live streams if the recipient is [feed.Everyone]. It
-// does not wait for any client. When it returns, each of these streams has been given the frames, so events of a later
-// call come after them.
+// does not wait for any client. When it returns, all these streams have been given the frames. So the events of a later
+// call come after the frames.
 func (st *state) send(recipient string, frames ...*frame) {
 	parts, n := st.roster.audience(recipient)
 	if n == 0 {

@@ -14,8 +14,8 @@ import (
 // and proxies receive something at once.
 const opening = ":\n"
 
-// goLive makes a stream live and gives it the events that its client has missed. The caller has held the lock of the
-// state since before it computed these events, so no event is missed or sent twice (rule 11 of package cursor).
+// goLive makes a stream live and gives it the events that its client has missed. The caller locks the state before it
+// finds these events, and unlocks it after goLive. So no event is missed or sent twice (rule 11 of package cursor).
 func (st *state) goLive(s *subscriber, missed []*frame, steps *cursor.Steps) {
 	st.roster.makeLive(s)
 	s.goLive(missed, steps)

@@ -203,7 +203,7 @@ func serveAlice(t *testing.T, f *fakeFeed, do func()) *site {
 	return &site{url: server.URL}
 }
 
-// The stream of a client without a cursor is live before rowcast.hello is written. Events that are published meanwhile
+// The stream of a client without a cursor is live before rowcast.hello is written. Events that are published in between
 // come after rowcast.hello.
 func TestEventsWhileTheHeadIsWritten(t *testing.T) {
 	t.Parallel()

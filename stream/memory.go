@@ -122,9 +122,8 @@ func (m *memory) since(c cursor.Cursor, recipients []string) (frames []*frame) {
 	return frames
 }
 
-// since appends the frames that came after the last frame whose cursor c covers. c also covers the cursors of all
-// earlier frames. Therefore since searches backwards in growing steps, and then by bisection between the last two
-// steps.
+// since appends the frames whose cursors are not covered by c. They are the newest frames. So since searches for the
+// first of them backwards in growing steps, and then by bisection between the last two steps.
 func (q *queue) since(frames []*frame, c cursor.Cursor) []*frame {
 	if q == nil {
 		return frames

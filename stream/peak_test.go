@@ -36,12 +36,11 @@ const (
 	peakEvicted = 300 // the number of closed streams after which the test ends
 )
 
-// In the worst case, a hub uses no more memory than cmd/rowcast/README.md says: the recent events, the pending events,
-// three events for each connection that reads from the database, half of that sum for garbage, and the memory of an
-// empty process. The test leaves out the 3 KB for each stream that the README adds. Clients that read very slowly have
-// missed a row of 4 MiB and resume. Meanwhile, rows of the same size are published for other clients that read very
-// slowly. The Source copies each page, as a database driver does. Without the limit Hub.Pending, the same clients make
-// the hub use more.
+// In the worst case, a hub uses no more memory than the formula in cmd/rowcast/README.md allows. The test uses the
+// parts of the formula for events, for garbage and for an empty process, and leaves out the memory for each stream.
+// Clients that read very slowly have missed a row of 4 MiB and resume. Meanwhile, rows of the same size are published
+// for other clients that read very slowly. The Source copies each page, as a database driver does. Without the limit
+// Hub.Pending, the same clients make the hub use more.
 func TestPeakMemory(t *testing.T) {
 	t.Parallel()
 	if runtime.GOOS != "linux" {

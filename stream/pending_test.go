@@ -161,8 +161,8 @@ func TestStreamsThatWaitForMemoryGetIt(t *testing.T) {
 	}
 }
 
-// feedOfPages serves a feed that keeps no event in memory, whose Source has one event of the given size. It returns a
-// cursor from before the event, and counts the pages that are read.
+// feedOfPages serves a feed that keeps no event in memory. The Source has one event of the given size. feedOfPages
+// returns a cursor from before the event. pages counts the pages that are read.
 func feedOfPages(t *testing.T, size int, pages *atomic.Int64, configure ...func(*site)) (f *fakeFeed, before string) {
 	f = serveFeed(t, append([]func(*site){smallSendBuffers, func(s *site) { s.hub.Memory = 1 }}, configure...)...)
 	before = f.now.String()

@@ -103,7 +103,8 @@ func TestPoll(t *testing.T) {
 		h := tt.got.Header
 		if tt.got.StatusCode != 200 || h.Get("Content-Type") != "text/event-stream" || h.Get("Cache-Control") != "no-store, no-transform" ||
 			h.Get("Content-Length") != strconv.Itoa(len(tt.want)) || tt.got.text != tt.want {
-			t.Errorf("%s: got %s, %v, %q, want %q with its length", tt.name, tt.got.Status, h, tt.got.text, tt.want)
+			t.Errorf("%s: got the status %s, the headers %v and the body %q, want 200, the headers of a stream with Content-Length %d, and %q",
+				tt.name, tt.got.Status, h, tt.got.text, len(tt.want), tt.want)
 		}
 		if reused := tt.name != "without a cursor"; tt.got.reused != reused {
 			t.Errorf("%s: the connection was used before: %v, want %v", tt.name, tt.got.reused, reused)

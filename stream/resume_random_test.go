@@ -74,7 +74,7 @@ func checkExact(t *testing.T, poll bool) {
 	received, kinds := 0, map[string]int{}
 	for _, r := range readers {
 		for _, wrong := range h.check(r.recipients, r.received) {
-			t.Errorf("%q: %s", r.recipients, wrong)
+			t.Errorf("recipients %q: %s", r.recipients, wrong)
 		}
 		received += len(r.received)
 		for kind, n := range r.resumed {
@@ -110,7 +110,7 @@ func (r *reader) read() {
 	limit := time.Now().Add(2 * patience)
 	for ended := false; !ended; r.connections.Add(1) {
 		if time.Now().After(limit) {
-			r.Errorf("%q: waited %v for the last row; received only %d events", r.recipients, 2*patience, len(r.received))
+			r.Errorf("recipients %q: waited %v for the last row; received only %d events", r.recipients, 2*patience, len(r.received))
 			return
 		}
 		site := r.sites[r.rng.IntN(len(r.sites))]
@@ -130,7 +130,7 @@ func (r *reader) read() {
 		r.resumed[kind]++
 		var err error
 		if ended, err = r.once(site, ask); err != nil {
-			r.Errorf("%q: %v", r.recipients, err)
+			r.Errorf("recipients %q: %v", r.recipients, err)
 			return
 		}
 	}

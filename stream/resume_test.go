@@ -148,7 +148,7 @@ func (w *walk) follow(c *client, first stop) (stops []stop) {
 		stops = append(stops, stop{first.recipients, e.LastID, slices.Clone(received)})
 	}
 	for _, wrong := range w.check(first.recipients, received) {
-		w.t.Fatalf("%q from %q: %s", first.recipients, first.id, wrong)
+		w.t.Fatalf("recipients %q, from the cursor %q: %s", first.recipients, first.id, wrong)
 	}
 	return stops
 }
