@@ -2,6 +2,7 @@ package stream_test
 
 import (
 	"fmt"
+	"runtime"
 	"slices"
 	"testing"
 	"time"
@@ -128,6 +129,39 @@ func BenchmarkLargeGroup(b *testing.B) {
 			b.ReportMetric(each(connecting), "cpu-ns/connect")
 			b.ReportMetric(each(sending)/events, "cpu-ns/delivery")
 			b.ReportMetric(each(ending), "cpu-ns/disconnect")
+		})
+	}
+}
+
+// BenchmarkManyGroups sends events to streams that have one group or 1,000 groups. Each event is for one of these groups.
+// The CPU time of a delivery should not depend on the number of groups. The events are written to the null device.
+func BenchmarkManyGroups(b *testing.B) {
+	for _, groups := range []int{1, 1000} {
+		b.Run(fmt.Sprint(groups), func(b *testing.B) {
+			const streams, events = 1000, 500
+			f := newFeed(b)
+			for i := range streams {
+				recipients := []string{fmt.Sprint("user ", i)}
+				for n := range groups {
+					recipients = append(recipients, fmt.Sprint("group:", n))
+				}
+				defer f.hub.Connect(true, recipients...)()
+			}
+			runtime.GC() // the garbage of the connections does not count
+			var sending time.Duration
+			for b.Loop() {
+				before := f.hub.Stats.Sent.Load()
+				sending += cpuOf(func() {
+					for i := range events {
+						f.publish(fmt.Sprint("group:", i%groups), "notify", fmt.Sprint(i))
+					}
+				})
+				if sent := f.hub.Stats.Sent.Load() - before; sent != streams*events {
+					b.Fatalf("sent %d events, want %d", sent, streams*events)
+				}
+			}
+			b.ReportMetric(0, "ns/op")
+			b.ReportMetric(float64(sending.Nanoseconds())/float64(b.N*streams*events), "cpu-ns/delivery")
 		})
 	}
 }
