@@ -23,9 +23,9 @@ var nodeClients = map[string]string{
 	"Drizzle": "drizzle", "Sequelize": "sequelize", "TypeORM": "typeorm", "Prisma": "prisma",
 }
 
-// With the code of README.md, each client of npm inserts one row, a row for everyone and many rows, gets the generated
-// id, reads rows back, and uses transactions and savepoints, all with the rights of an app. With the rights of a sender
-// it inserts the row of README.md.
+// Each client of npm inserts the row of README.md with the code of README.md. With the rights of an app, the program
+// around this code also inserts a row for everyone and many rows, gets the generated id, reads rows back, and uses
+// transactions and savepoints.
 func TestNodeClients(t *testing.T) {
 	t.Parallel()
 	node := dbtest.Node(t)

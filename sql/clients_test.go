@@ -21,9 +21,9 @@ const (
 	debianDir = "../.ci/clients/debian"
 )
 
-// With the code of README.md, each client of Go inserts one row, a row for everyone and many rows, gets the generated
-// id, reads rows back, and uses transactions and savepoints. With the rights of a sender, it does the same except
-// reading rows. bun is tested only with the rights of an app, because its INSERT needs them.
+// Each client of Go inserts the row of README.md with the code of README.md. The program around this code also inserts
+// a row for everyone and many rows, gets the generated id, and uses transactions and savepoints. With the rights of an
+// app, it also reads rows back. bun is tested only with the rights of an app, because its INSERT needs them.
 func TestGoClients(t *testing.T) {
 	t.Parallel()
 	bin := buildGoClients(t)
@@ -57,7 +57,7 @@ func buildGoClients(t *testing.T) string {
 	return filepath.Join(dir, "bin")
 }
 
-// With the code of README.md, the clients in Debian's packages do the same as the Go clients.
+// The clients in Debian's packages do the same as the Go clients.
 func TestDebianClients(t *testing.T) {
 	t.Parallel()
 	for _, client := range []struct{ name, language, comment, file, interpreter, modules, packages string }{
