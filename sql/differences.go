@@ -252,8 +252,8 @@ const renumber = advance + `;
 UPDATE rowcast.notifications older SET id = DEFAULT WHERE EXISTS (SELECT FROM rowcast.notifications newer WHERE newer.id = older.id AND (newer.xid, newer.ctid) > (older.xid, older.ctid));
 `
 
-// mendConstraint returns the statement that adds or replaces a constraint. For the primary key of notifications, it
-// first returns the statements that make the ids unique. A new CHECK is NOT VALID, so existing rows may violate it.
+// mendConstraint returns the statement that adds or replaces a constraint. For the primary key of notifications, other
+// statements come before it and make the ids unique. A new CHECK is NOT VALID, so existing rows may violate it.
 func mendConstraint(want object, exists bool, table string) string {
 	drop, valid := "", ""
 	if want.name == "notifications.notifications_pkey" {

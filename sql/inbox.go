@@ -116,14 +116,16 @@ const (
 			WHERE NOT rowcast.inbox_is_read(s.read, s.read_version, false, n.xid, u.read, u.read_version, u.visited)
 		ON CONFLICT (recipient, id) DO UPDATE SET read = false, read_version = excluded.read_version`
 
-	// forgetSnapshots replaces snapshots. The snapshot '3:3:' contains rows with the number 1, and no row with a number
-	// that a server has assigned, because these numbers begin at 3. The snapshot '1:1:' contains nothing.
+	// forgetSnapshots replaces the snapshots of all users. The snapshot '3:3:' contains rows with the number 1, and no
+	// row with a number that a server has assigned, because these numbers begin at 3. The snapshot '1:1:' contains
+	// nothing.
 	forgetSnapshots = `UPDATE rowcast.inbox_users SET version = version + 1, visited = '3:3:', archived = '1:1:',
 		seen = CASE seen::text WHEN '1:1:' THEN seen ELSE '3:3:' END, read = CASE read::text WHEN '1:1:' THEN read ELSE '3:3:' END`
 )
 
-// cutSnapshots removes the transactions from since on from the snapshots of users who have one that is ahead of this
-// server. cutChanges does so for the snapshots that undo would restore.
+// cutSnapshots changes the snapshots of each user who has a snapshot that is ahead of this server. It removes the
+// transaction that restored the dump (since) and all later transactions. cutChanges does the same for the snapshots
+// that undo would restore.
 var (
 	cutSnapshots = "UPDATE rowcast.inbox_users SET visited = " + cut("visited") + ", seen = " + cut("seen") +
 		", read = " + cut("read") + ", archived = " + cut("archived") + " WHERE " + isAhead
@@ -135,7 +137,7 @@ var (
 const isAhead = "greatest(pg_snapshot_xmax(visited), pg_snapshot_xmax(seen), pg_snapshot_xmax(read), pg_snapshot_xmax(archived))" +
 	" > pg_snapshot_xmax(pg_current_snapshot())"
 
-// cut returns an expression in SQL for the snapshot in a column without the transactions from since on.
+// cut returns an expression in SQL for the snapshot in a column, without the transaction since and all later ones.
 func cut(column string) string {
 	return fmt.Sprintf(`(SELECT concat_ws(':', coalesce(running[1], top), top, array_to_string(running, ','))::pg_snapshot
 		FROM (SELECT least(pg_snapshot_xmax(%[1]s), %[2]s::text::xid8)) AS lower (top),

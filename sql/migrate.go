@@ -126,7 +126,8 @@ func secured(ctx context.Context, conn *pgx.Conn, change func(pgx.Tx) error) err
 
 const (
 	// lockKey is the key of the advisory lock that makes migrations run one at a time. Earlier versions of rowcast used
-	// the session locker of goose (github.com/pressly/goose). It has the same key, so it excludes them, too.
+	// the session locker of goose (github.com/pressly/goose), which has the same key. So the lock also excludes the
+	// migrations of these versions.
 	lockKey int64 = 4097083626
 
 	lockInterval = 200 * time.Millisecond // the time between two attempts to get the lock

@@ -147,8 +147,8 @@ func parse(text string) (all []object) {
 	return all
 }
 
-// otherEncodings are the objects that [Migrate] installs only in a database whose encoding is not UTF8. They are added
-// to the others, or replace the object of the same kind and name.
+// otherEncodings are the objects that [Migrate] installs only in a database whose encoding is not UTF8. Each
+// replaces the object of the same kind and name in objects.txt, or is added if there is none.
 const otherEncodings = `constraint: notifications.has_utf8_form
 	CHECK (((convert_to(COALESCE(recipient, ''::text), 'UTF8'::name) IS NOT NULL) AND (convert_to(event, 'UTF8'::name) IS NOT NULL) AND (convert_to((data)::text, 'UTF8'::name) IS NOT NULL)))
 constraint: notifications.recipient_has_no_control_characters

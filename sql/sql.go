@@ -27,9 +27,9 @@ const (
 	// the trigger disown and [Migrate] set xid to 1.
 	FirstXid = 3
 
-	// MaxID is above all ids that [Migrate] considers when it advances the sequence of the ids. It ignores ids from
-	// MaxID on, because an app can insert a row with an id near the highest bigint. After such an id, the sequence would
-	// soon have no ids left, and every INSERT would fail. In practice, the sequence never reaches MaxID.
+	// MaxID is above all ids that [Migrate] considers when it advances the sequence of the ids. Migrate ignores ids
+	// from MaxID on, because an app can insert a row with an id near the highest bigint. After such an id, the sequence
+	// would soon have no ids left, and every INSERT would fail. In practice, the sequence never reaches MaxID.
 	MaxID = 1 << 62
 
 	schema       = "rowcast"
