@@ -29,7 +29,7 @@ func TestTextOfDataIsBounded(t *testing.T) {
 	compressed := func(name, data string) string {
 		run(t, conn, "CREATE TABLE "+name+" AS SELECT "+data+" AS data")
 		if got := text(t, conn, "SELECT (pg_column_size(data #> '{}') > 40 * pg_column_size(data))::text FROM "+name); got != "true" {
-			t.Fatalf("the compressed data of %s has a fortieth of the size or more, want less", name)
+			t.Fatalf("the compressed data of %s has at least a fortieth of its uncompressed size, want less", name)
 		}
 		return "(SELECT data FROM " + name + ")"
 	}
@@ -114,7 +114,7 @@ func TestRecipientHasNoControlCharacters(t *testing.T) {
 			_, err := conn.Exec(dbtest.Context(t), `INSERT INTO rowcast.notifications (recipient, data) VALUES (E'`+recipient+`', '{}')`)
 			failure, refused := errors.AsType[*pgconn.PgError](err)
 			if allowed && err != nil || !allowed && (!refused || failure.ConstraintName != "recipient_has_no_control_characters") {
-				t.Errorf("insert %s in a %s database: got %v; allowed: %t; want no error if allowed, else a violation of recipient_has_no_control_characters", recipient, encoding, err, allowed)
+				t.Errorf("insert %s in a %s database: got %v, want no error: %t, otherwise a violation of recipient_has_no_control_characters", recipient, encoding, err, allowed)
 			}
 		}
 	}
@@ -168,8 +168,9 @@ func TestEncodingsWithoutConversionAreRefused(t *testing.T) {
 	}
 }
 
-// Migrate and the printed script fail if another role owns the schema, or a table or function in it. Otherwise that
-// role could make a superuser who runs them execute its code.
+// Migrate and the printed script fail if an ordinary role other than the current one owns the schema, or a table or
+// function in it. Otherwise that role could run its own code with the rights of the current role. A function that only
+// has the name of a trigger function of a watched table is no exception.
 func TestMigrateRefusesASchemaOfAnotherRole(t *testing.T) {
 	t.Parallel()
 	for name, trap := range map[string]func(role string) string{
@@ -209,8 +210,8 @@ func TestMigrateRefusesASchemaOfAnotherRole(t *testing.T) {
 }
 
 // If the search_path names a schema before pg_catalog, functions and operators of that schema can hide functions and
-// operators of pg_catalog. Migrate, Grant, an INSERT, rowcast.cursor() and rowcast.epoch_tag() call none of that
-// schema.
+// operators of pg_catalog. Migrate, Grant, an INSERT, rowcast.cursor() and rowcast.epoch_tag() call no
+// function of that schema.
 func TestMigrateRunsNoCodeFromOtherSchemas(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Empty(t)

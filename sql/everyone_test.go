@@ -166,7 +166,7 @@ func TestMigrateDoesNotSendForgedRows(t *testing.T) {
 	migrateEveryone(t, dsn)
 	const own = "SELECT string_agg(data::text, ' ' ORDER BY id) FROM rowcast.notifications WHERE xid <> '1'"
 	if got := text(t, conn, own); got != "2" {
-		t.Errorf("got the rows %s with a number of this server, want only 2", got)
+		t.Errorf("the rows with a number of this server have the data %s, want only 2", got)
 	}
 }
 

@@ -113,7 +113,7 @@ func TestPrismaTestDatabase(t *testing.T) {
 }
 
 // An app is a copy of a directory of frameworksDir, with an empty database. The owner of the database may create
-// others.
+// other databases.
 type app struct {
 	t         *testing.T
 	dir, role string

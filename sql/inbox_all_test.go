@@ -33,8 +33,8 @@ func TestInboxAllIsWhatTheListShowed(t *testing.T) {
 	}
 }
 
-// A row that was marked as unread becomes read again if "all" is marked with a list that contains the row. "All" with
-// an older list changes only the rows of that list, and a newer row stays unread.
+// A row that was marked as unread becomes read again if all rows are marked as read up to the cursor of a list that
+// contains the row. With the cursor of an older list, only the rows of that list change, and a newer row stays unread.
 func TestInboxUnreadAfterAll(t *testing.T) {
 	t.Parallel()
 	v := alice(t)
@@ -133,7 +133,7 @@ func TestInboxUndo(t *testing.T) {
 				}
 				// A device learns the version from the event of the change, and passes it to undo.
 				if version := strconv.FormatInt(change.Version, 10); change.Undo == nil || *change.Undo != version {
-					t.Errorf("got no undo or another undo than the version, want %s", version)
+					t.Errorf("the undo of the change is missing or is not the version, want %s", version)
 				}
 				v.mark("un"+action, again)
 				v.mark(action, again)

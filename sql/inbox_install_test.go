@@ -344,7 +344,7 @@ func TestInboxAfterARestoreThatKeepsNumbers(t *testing.T) {
 	}
 	for _, id := range append(added, send(t, v.conn, "team:7")) {
 		if got := v.stateOf(id); got != (rowState{}) {
-			t.Errorf("row %d, which this server has inserted: got %+v, want a new row", id, got)
+			t.Errorf("row %d, which this server has inserted: got %+v, want a row that is not seen, read or archived", id, got)
 		}
 	}
 	const ahead = `SELECT count(*)::text FROM rowcast.inbox_changes WHERE pg_snapshot_xmax(before) > pg_snapshot_xmax(pg_current_snapshot())`

@@ -301,7 +301,7 @@ func checkModel(t *testing.T, m *inboxModel, devices []*modelDevice) {
 			break
 		}
 		if m = m.advance(now, version); m == nil {
-			t.Fatalf("version %d: in the model, none of these operations comes first and leaves the others without effect: %+v", version, now)
+			t.Fatalf("version %d: the model cannot explain these operations; want one that sets the version (none sets 0), and others that change nothing: %+v", version, now)
 		}
 		for len(lists) > 0 && lists[0].page.Version == version {
 			if got, want := lists[0].page.stateByID(), m.expect(lists[0].visible); got != want {

@@ -136,8 +136,8 @@ func TestWatchSaysWhichRightsAreMissing(t *testing.T) {
 	}
 }
 
-// Reading the watched tables runs no code of their owners. To prepare a statement with such an expression would run
-// that code, although the statement is not executed.
+// Reading the watched tables runs no code of their owners. Even preparing a statement with an expression of a watched
+// table can run such code.
 func TestReadWatchedRunsNoCode(t *testing.T) {
 	t.Parallel()
 	conn := connect(t, dbtest.Database(t))
@@ -180,8 +180,8 @@ func TestWatchTwoTablesAtOnce(t *testing.T) {
 	}
 }
 
-// waitForLock waits until a session waits for a lock. It fails if done receives the end of the session's statement
-// before.
+// waitForLock waits until a session waits for a lock. It fails if done receives the end of the session's
+// statement first.
 func waitForLock(t *testing.T, monitor, conn *pgx.Conn, done <-chan error) {
 	t.Helper()
 	const waits = "SELECT EXISTS (SELECT FROM pg_locks WHERE pid = $1 AND NOT granted)"
@@ -268,7 +268,7 @@ func TestProblemsOfWatchedTables(t *testing.T) {
 			}
 			problems, mend, failing := read()
 			if problems != test.want || failing != test.failing || (mend != "") != test.mends() {
-				t.Fatalf("got the problems %q, failing %t and the mend %q, want the problems %q and failing %t", problems, failing, mend, test.want, test.failing)
+				t.Fatalf("got the problems %q, failing %t and the mend %q, want the problems %q, failing %t and a mend: %t", problems, failing, mend, test.want, test.failing, test.mends())
 			}
 			if mend == "" {
 				return
@@ -361,8 +361,8 @@ func TestVirtualColumnsAreRefused(t *testing.T) {
 	}
 }
 
-// Every role can change the settings of its session. The settings of the session that writes which watch_function()
-// replaces, such as DateStyle, do not change what the expressions of a watched table mean.
+// Every role can change the settings of its session. The trigger function of a watched table has its own values of some
+// settings, such as DateStyle. So with these settings, a writer cannot change what the expressions mean.
 func TestSettingsOfTheWriterChangeNoExpression(t *testing.T) {
 	t.Parallel()
 	conn := connect(t, dbtest.Database(t))
@@ -380,8 +380,8 @@ func TestSettingsOfTheWriterChangeNoExpression(t *testing.T) {
 }
 
 // If a watched table gets another owner, code of the new owner must not run with the rights of the earlier owner.
-// Statements on the table fail, or send nothing, until it is watched again. If the new owner has all rights of the
-// earlier owner, the statements continue to send notifications.
+// Statements on the table fail, or send nothing, until the table is watched again. If the new owner has all rights of
+// the earlier owner, the statements continue to send notifications.
 func TestCodeOfAnotherOwnerDoesNotRun(t *testing.T) {
 	t.Parallel()
 	conn := connect(t, dbtest.Database(t))

@@ -239,8 +239,8 @@ func TestTypesOfWatchedExpressions(t *testing.T) {
 }
 
 // If rowcast.notifications refuses the value of an expression, the error names the expression. If the value is NULL,
-// empty or reserved, the error usually says what to write instead. rowcast.watch() refuses such a constant. The INSERT
-// refuses other values, or sends nothing if on_error is skip.
+// empty or reserved, the error usually says what to write instead. If the expression is a constant, rowcast.watch()
+// fails. Otherwise, the INSERT into the watched table fails, or sends nothing if on_error is skip.
 func TestRefusedValuesOfWatchedExpressions(t *testing.T) {
 	t.Parallel()
 	conn := connect(t, dbtest.Database(t))
@@ -282,7 +282,7 @@ func TestRefusedValuesOfWatchedExpressions(t *testing.T) {
 					t.Errorf("%+v: got %v, want that the INSERT succeeds", test, err)
 				}
 			} else if !ok || refused.Code != test.code || !strings.HasPrefix(refused.Message, "rowcast: watching public.t: "+test.want) {
-				t.Errorf("%+v: got %v, want SQLSTATE %s and the message", test, err, test.code)
+				t.Errorf("%+v: got %v, want SQLSTATE %s and a message with %q", test, err, test.code, test.want)
 			}
 		}
 	}
@@ -326,7 +326,7 @@ func TestWatchFunctionIsPrivateAndRemoved(t *testing.T) {
 	const functions = "FROM pg_proc WHERE pronamespace = 'rowcast'::regnamespace AND proname LIKE 'watch\\_________________________________'"
 	run(t, conn, "CREATE TABLE t (a int); SELECT rowcast.watch('t', 'a'); SELECT rowcast.watch('t', 'a')")
 	if got := text(t, conn, "SELECT string_agg(has_function_privilege('pg_monitor', oid, 'EXECUTE')::text, ' ') "+functions); got != "false" {
-		t.Errorf("another role may call each trigger function: got %q, want one function and false", got)
+		t.Errorf("whether another role may call each trigger function: got %q, want false for one function", got)
 	}
 	if got := text(t, conn, "SELECT concat(rowcast.unwatch('t'), rowcast.unwatch('t'))"); got != "tf" {
 		t.Errorf("unwatch twice: got %q, want tf: the table was watched, and then not", got)
