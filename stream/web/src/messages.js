@@ -1,4 +1,4 @@
-// The messages between the tabs of a browser.
+// The messages between the tabs of a browser. tabs.js says what a frame and the leader are.
 
 /** @import { Frame, FrameEvent } from "../rowcast.d.ts" */
 /** @typedef {FrameEvent & { note?: boolean }} Item an event; note is true for a NOTIFY message, which has no id of its own */
@@ -25,8 +25,8 @@ export const size = (events) => events.reduce((sum, { data }) => sum + data.leng
 const isFrame = (f) => typeof f?.prev === "string" && typeof f.cursor === "string" && Array.isArray(f.events) &&
   f.events.every((e) => [e?.type, e?.data, e?.lastEventId].every((text) => typeof text === "string"));
 
-// Another script of the page's origin may send anything. So the numbers are bounded, because a leader adds 1 to them, and so is the
-// heartbeat, because it is used for timers.
+// Another script of the page's origin may send anything. The numbers are bounded, because a leader adds 1 to them. The
+// heartbeat is bounded, because it is used for timers.
 const isNumber = (n) => Number.isFinite(n) && n >= 0 && n < 2 ** 52;
 const isHeartbeat = (ms) => ms === undefined || (isNumber(ms) && ms > 0 && ms < 2 ** 29);
 

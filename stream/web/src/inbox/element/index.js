@@ -149,7 +149,7 @@ export class RowcastInboxElement extends Base {
     else this.#rebuild();
   }
 
-  /** Replaces the store by the one for the present options. */
+  /** Replaces the store by a store for the present options. */
   #restart() {
     if (!this.#isConnected) return;
     const { open } = this;

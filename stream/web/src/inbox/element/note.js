@@ -24,7 +24,8 @@ export class Notes {
     for (const timer of Object.values(this.#timers)) clearTimeout(timer);
   }
 
-  /** Shows a state of the connection when it has lasted for two seconds. An empty list shows itself that it cannot be loaded. */
+  /** Shows a state of the connection when it has lasted for two seconds. If the list is empty, the list itself says that
+   * it cannot be loaded. */
   connection() {
     const { store } = this.#host;
     const failed = store.items.length ? "failed" : undefined;

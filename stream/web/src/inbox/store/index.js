@@ -10,7 +10,7 @@ const SETTLE = 1.5 * SECOND; // how long a row may take to arrive after an event
 const BACKOFF = 30 * SECOND;
 const PAGE = 100; // the largest page of the hub
 const LONGEST = 500; // the list is loaded again when it has grown to more rows than this
-const TRIES = 4; // the list is loaded again if this number of repetitions of a request have brought no answer of the known version
+const TRIES = 4; // the list is loaded again after this number of repeated requests whose answers were all too old
 
 /** Returns the URL of an option. */
 function urlOf(option, value, base) {
@@ -91,8 +91,8 @@ export class RowcastInbox extends EventTarget {
     return this.#rows.before !== null;
   }
 
-  /** "loading", "failed", or a state of the stream. "retrying" and "forbidden" can also tell how a request for the list has failed, and
-   * "signed-out" how any request for the inbox has failed. */
+  /** "loading", "failed", or a state of the stream. "retrying" and "forbidden" can also mean that a request for the list
+   * has failed. "signed-out" can also mean that the hub has refused a request for the list or for a change. */
   get state() {
     return this.#state;
   }
@@ -355,7 +355,7 @@ export class RowcastInbox extends EventTarget {
     this.#changed();
   }
 
-  /** Dispatches one change event for all changes of a task. */
+  /** Dispatches one event "change" for all changes that were made in one task of the event loop. */
   #changed() {
     this.#view = undefined;
     this.#moves++;

@@ -64,7 +64,7 @@ export class Operations {
     return (op.saved = this.#send(op));
   }
 
-  /** Sends an operation after those before it. The result is false if it failed. */
+  /** Sends an operation after the operations before it. The result is false if it failed. */
   #send(op) {
     const sent = this.#sending.then(async () => {
       try {
