@@ -216,7 +216,7 @@ test("if all answers are older than an event, the client does not repeat request
   const more = store.loadMore();
   await server.drain();
   assert.equal(await more, false);
-  assert.ok(pages > 1 && pages < 10, `${pages} requests for the page`);
+  assert.ok(pages > 1 && pages < 10, `${pages} requests for the page, want from 2 to 9`);
   server.list = (limit, before) => ({ ...list(limit, before), version: 0 });
   let requests = 0;
   for (let i = 0; i < 100; i++) {
@@ -226,7 +226,7 @@ test("if all answers are older than an event, the client does not repeat request
     while (server.requests.length) requests++, await server.answer();
     t.mock.timers.tick(1_000);
   }
-  assert.ok(requests < 20, `${requests} requests in 100 seconds`);
+  assert.ok(requests < 20, `${requests} requests in 100 seconds, want fewer than 20`);
 });
 
 test("a token callback that never answers does not hold up later changes", { timeout: 20_000 }, async (t) => {
@@ -379,7 +379,7 @@ test("rows that wait are bounded", async (t) => {
     for (const stream of server.streams) while (server.deliver(stream));
     await settle();
   }
-  assert.ok(store.waiting <= 501, `${store.waiting} rows wait`);
+  assert.ok(store.waiting <= 501, `${store.waiting} rows wait, want at most 501`);
   await server.drain();
   assert.equal(store.unseenCount, 100);
 });

@@ -15,7 +15,8 @@ function generator(seed) {
   };
 }
 
-// Two devices, in random order: rows, changes, answers, failures and parts of the streams. In the end, both show what the server has.
+// Each schedule has two devices. Rows, changes, answers, failures and parts of the streams come in random order. In the
+// end, both devices show what the server has.
 for (let from = 0; from < SCHEDULES; from += 100) {
   test(`schedules from ${from}`, async (t) => {
     for (let seed = from; seed < Math.min(from + 100, SCHEDULES); seed++) await t.test(`schedule ${seed}`, (t) => schedule(t, seed));

@@ -142,7 +142,7 @@ test("a callback that does not return fails after 30 s", async (t) => {
   assert.deepEqual(whys, ["open", "open"]);
 });
 
-test("if a hub announces an end again and again, the callback is called at most 20 times in ten minutes", async (t) => {
+test("if a hub announces again and again that the token expires, the callback is called at most 20 times in ten minutes", async (t) => {
   const hub = new Hub(t);
   const { whys, token } = tokens();
   const source = hub.open({ token });

@@ -4,8 +4,8 @@ import * as stores from "rowcast/inbox-store"; // rowcast-inbox-store.d.ts
 import * as elementScript from "./src/inbox/element/index.js";
 import * as storeScript from "./src/inbox/store/index.js";
 
-// The scripts export what the types export, and nothing more. The store has all members that its type declares, and the element those that
-// are named here.
+// The scripts export what the types export, and nothing more. The store has all members that its type declares, and the
+// element has the members that are named here.
 type Members<T> = { [Name in keyof T]: T[Name] }; // without private members
 type Same<A, B> = [A] extends [B] ? ([B] extends [A] ? true : false) : false;
 export const declared: Members<InstanceType<typeof stores.RowcastInbox>> = new storeScript.RowcastInbox({});
