@@ -31,7 +31,7 @@ func TestScriptCovers(t *testing.T) {
 	}
 	program := fmt.Sprintf(`import { covers } from "file://%s";
 		const wrong = %s.filter(([a, b, want]) => covers(a, b) !== want && a !== b);
-		if (wrong.length > 0) throw new Error(wrong.length + " differ, such as " + wrong[0]);`, filepath.ToSlash(src), text)
+		if (wrong.length > 0) throw new Error(wrong.length + " wrong results of covers; the first two cursors, and the result that was wanted: " + wrong[0]);`, filepath.ToSlash(src), text)
 	path := filepath.Join(dir, "covers.mjs")
 	if err := os.WriteFile(path, []byte(program), 0o600); err != nil {
 		t.Fatal(err)
