@@ -50,7 +50,7 @@ func readLog(t *testing.T, path string, from int) string {
 	return string(text[from:])
 }
 
-// A transaction that did not send a NOTIFY and stays open makes the hub queue for the park lock again and again. These
+// A transaction that holds the park lock shared and stays open makes the hub queue for the lock again and again. These
 // attempts write no error to the server's log.
 func TestOpenTransactionWritesNoErrors(t *testing.T) {
 	t.Parallel()
@@ -95,9 +95,9 @@ func TestGivesUpTheLockThatItQueuedFor(t *testing.T) {
 	eventually(t, conn, heldExclusively[:7]+"NOT "+heldExclusively[7:])
 }
 
-// A transaction that did not send a NOTIFY holds the park lock shared until it ends. If transactions overlap without a
-// gap, there can always be such a transaction. The hub goes to sleep nevertheless: while it queues for the park lock,
-// new transactions do not get the lock.
+// The trigger sends no NOTIFY if it gets the park lock shared, and its transaction then holds the lock until it ends. If
+// transactions overlap without a gap, there can always be one that holds the lock. The hub goes to sleep nevertheless:
+// while it queues for the lock, the triggers of new transactions do not get the lock, and send a NOTIFY.
 func TestSleepsAmongOverlappingTransactions(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)

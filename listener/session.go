@@ -194,7 +194,8 @@ func (s *session) readAll(ctx context.Context, done *fetched, began time.Time) e
 	return nil
 }
 
-// page reads the next page. If nearQuery has left out a transaction that has ended, its page is not used.
+// page reads the next page. If nearQuery has left out a transaction that has ended, page drops the result and reads the
+// page again with fetchQuery. It does the same if nearQuery fails with errNoHistory.
 func (s *session) page(snapshot *cursor.Cursor) (p page, err error) {
 	query, skipped := s.queryNow(snapshot)
 	r := request{query: query, skipped: skipped, from: s.cursor, epoch: s.epoch, snapshot: snapshot, level: s.level}

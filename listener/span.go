@@ -49,7 +49,7 @@ func (s *span) add(done fetched) {
 	}
 	s.ended = append(s.ended, end{done.end, done.rows})
 	s.rows += done.rows
-	for s.rows-s.ended[0].rows > fewRows { // nearQuery may begin at the next end at the earliest
+	for s.rows-s.ended[0].rows > fewRows { // from ended[0] on, nearQuery would read too many rows again
 		s.rows -= s.ended[0].rows
 		s.ended = slices.Delete(s.ended, 0, 1)
 	}

@@ -59,7 +59,8 @@ func TestIdleMeter(t *testing.T) {
 	}
 }
 
-// While the CPUs are busy, a hub that polls waits longer, and a hub that was notified of one of many commits waits too.
+// While the CPUs are busy, a hub that polls waits longer between two polls. If there are also many commits a second, a
+// hub that was notified waits up to a millisecond before it fetches.
 func TestHubWaitsWhileTheCPUsAreBusy(t *testing.T) {
 	t.Parallel()
 	const ms = time.Millisecond

@@ -105,7 +105,7 @@ func TestTheEndOfAStreamIsNotKeptForLong(t *testing.T) {
 // A row describes a connection, as the kernel lists it.
 type row struct {
 	state          string
-	unacknowledged int // bytes that the client has not acknowledged
+	unacknowledged int // bytes that the other side of the connection has not acknowledged
 }
 
 func (r row) String() string {

@@ -46,9 +46,9 @@ type otherClient struct {
 	start func(t *testing.T, name string, participants []*participant) // starts one client for each kind
 }
 
-// A kind is one way in which a client is tested, for example with a service worker. One stream after another is cut,
-// each after one byte more of a row. To save time, a client that reconnects slowly can have several kinds, which share
-// these cuts.
+// A kind is one way in which a client is tested, for example with a service worker. The streams of a client are cut one
+// after another, each after one byte more of a row. For a client that reconnects slowly, these cuts are divided among
+// several kinds, which are tested at the same time.
 type kind struct {
 	name        string
 	worker      string // the query of the service worker of a page; empty if there is none

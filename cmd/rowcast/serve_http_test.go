@@ -13,7 +13,7 @@ func TestEndpoints(t *testing.T) {
 	h := serve(t, dbtest.Database(t))
 	t.Run("health", func(t *testing.T) {
 		if got := ask(t, "GET", h.url+"/healthz"); got.status != 200 || got.body != "ok\n" {
-			t.Errorf("GET: got %+v, want 200 and the body \"ok\"", got)
+			t.Errorf("GET: got %+v, want 200 and the body \"ok\\n\"", got)
 		}
 		if got := ask(t, "HEAD", h.url+"/healthz"); got.status != 200 {
 			t.Errorf("HEAD: got %+v, want 200", got)

@@ -30,7 +30,7 @@ type hub struct {
 
 	delivered    []cursor.Row // the anchor with which the hub began, and then the delivered rows; only the last maxDelivered are kept
 	maxDelivered int          // the largest length of delivered
-	floor        uint64       // the highest transaction of a row that was removed from delivered, or of the first anchor
+	floor        uint64       // the highest transaction among the first anchor and the rows that were removed from delivered
 	recoveries   []recovery
 }
 

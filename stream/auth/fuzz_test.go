@@ -59,8 +59,8 @@ func FuzzCredentials(f *testing.F) {
 	})
 }
 
-// Whatever a signed token claims, its grant contains only the user and groups of the token. The user's id does not
-// contain the mark, every group contains it, and the grant expires.
+// If a signed token is accepted, whatever it claims, its grant contains only the user and groups of the token, and the
+// grant expires. The id of the user does not contain the group mark ":", and the name of every group contains it.
 func FuzzClaims(f *testing.F) {
 	f.Add(`{"sub": "alice", "exp": 99999999999, "groups": ["team:7"]}`)
 	f.Add(`{"sub": "team:7", "exp": 99999999999}`)

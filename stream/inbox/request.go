@@ -18,7 +18,7 @@ import (
 	"rowcast/stream"
 )
 
-// A call is the call of a Store for a request.
+// A call is a function that calls List, Mark or Undo of a Store with the values of a request.
 type call func(context.Context, Store, stream.Grant) (json.RawMessage, error)
 
 const (
