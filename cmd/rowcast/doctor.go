@@ -14,7 +14,7 @@ type doctorCmd struct {
 
 // Help is shown by rowcast doctor --help.
 func (doctorCmd) Help() string {
-	return "Connect as the role of the hub, because the result depends on its rights. With --role, connect as any role. The command changes nothing, with one exception: if the table rowcast.epoch is empty, the command adds a row to it, as a hub does. The table is empty before the first hub has started, and after a crash of the server. " +
+	return "Connect as the role of the hub, because the result depends on its rights. With --role, connect as any role. The command changes nothing, with one exception: without --role, it adds a row to the table rowcast.epoch if the table is empty, as a hub does. The table is empty before the first hub has started, and after a crash of the server. " +
 		"If a check fails, the exit code is 1. A warning is not a failure."
 }
 

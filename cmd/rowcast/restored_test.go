@@ -190,9 +190,9 @@ func TestRestoredWhereNumbersAreHigher(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	// This transaction is in flight during the dump. The rows 5 and 6 have higher transaction numbers. Row 5 is in the
-	// dump, and is the anchor of the cursors named before and with. Row 6 is not in the dump, and is the anchor of the
-	// cursor named after.
+	// The transaction of row 4 is in flight during the dump. The rows 5 and 6 have higher transaction numbers. Row 5 is in
+	// the dump. It is the anchor of the cursors in the variables "before" and "with". Row 6 is not in the dump. It is the
+	// anchor of the cursor in the variable "after".
 	exec("BEGIN; INSERT INTO rowcast.notifications (recipient, data) VALUES ('alice', '4')")
 	before := insertAndAwait(t, o.dsn, tail, "5")
 	dsn := dbtest.Stranger(t).DSN("postgres")

@@ -51,7 +51,8 @@ func compared(healthyText string, kinds ...string) func(*Examination, context.Co
 	}
 }
 
-// statements returns the statements of a fix, one per line. The definition of a function keeps its lines.
+// statements returns the statements of a fix, one per line. The definition of a function has several lines, and each line
+// after the first begins with a space.
 func statements(kind, mend string) string {
 	if mend == "" {
 		return ""

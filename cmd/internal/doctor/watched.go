@@ -58,7 +58,7 @@ func (e *Examination) watched(ctx context.Context) (finding, error) {
 	return f, nil
 }
 
-// advice says how to mend a watched table if no statement can do it.
+// advice says how to mend a watched table for which w.Mend has no statement.
 func advice(w sql.Watched) string {
 	if w.Virtual {
 		return fmt.Sprintf("declare the virtual generated columns of the table %s as STORED, or run rowcast unwatch %s", w.Table, terminal.ShellQuote(w.Table))

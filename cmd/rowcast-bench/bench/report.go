@@ -142,7 +142,8 @@ func (f figure) verdict() string {
 	return "**missed**"
 }
 
-// amount formats a number with about three significant digits. From 1,000 on, it prints the rounded integer.
+// amount formats a number, with fewer decimals for a larger number. From 1,000 on, commas separate the thousands. NaN is
+// "not measured".
 func amount(x float64) string {
 	switch {
 	case math.IsNaN(x):

@@ -11,7 +11,8 @@ import (
 	"strings"
 )
 
-// A Client has the calls of a library. Q is a database or a transaction.
+// A Client has functions that call a database client of Go, such as lib/pq. Q is the client's type of a database or a
+// transaction.
 type Client[Q any] struct {
 	DB                  Q
 	Insert              func(q Q, recipient, data string) error

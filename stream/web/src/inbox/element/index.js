@@ -203,7 +203,7 @@ export class RowcastInboxElement extends Base {
     this.#parts.note?.close();
   }
 
-  /** Builds everything except the rows. */
+  /** Builds the element anew. If the list is shown, that includes its rows. */
   #rebuild() {
     if (!this.#store) return;
     const { open } = this;
