@@ -80,9 +80,10 @@ export class InboxServer {
 
   undo(value) {
     const { before, all, action, version } = this.undos.get(value) ?? { before: [] };
-    const rows = before.filter(([row]) => row.changed === version);
-    this.undos.set(value, { before: [] });
+    const isNewest = !all || ![...this.undos.values()].some((other) => other.all && other.action === action && other.version > version);
+    const rows = isNewest ? before.filter(([row]) => row.changed === version) : [];
     if (!rows.length) return { ...this.counts(), undone: false };
+    this.undos.delete(value);
     this.version++;
     for (const [row, old] of rows) Object.assign(row, old, { changed: this.version });
     this.log.push({ change: all ? { action: "reload", ...this.counts() } : { action: action === "read" ? "unread" : "unarchive", ids: rows.map(([row]) => row.id), ...this.counts() } });

@@ -42,6 +42,28 @@ test("undo can be repeated after a failure, and skips what has changed since", a
   assert.deepEqual([await undone, shown(store)], [true, ["2r", "1s"]]);
 });
 
+test("a readAll can be undone after a newer readAll is undone", async (t) => {
+  const server = new InboxServer(t);
+  server.insert();
+  const store = server.open();
+  await server.drain();
+  store.readAll();
+  await server.drain();
+  server.insert();
+  await server.drain();
+  store.readAll();
+  await server.drain();
+  const undo = async (version) => {
+    const undone = store.undo(version);
+    await server.drain();
+    return undone;
+  };
+  assert.equal(await undo(1), false, "the older readAll, before the newer one is undone");
+  assert.equal(await undo(2), true, "the newer readAll");
+  assert.equal(await undo(1), true, "the older readAll, after the newer one is undone");
+  assert.deepEqual(shown(store), ["2s", "1s"]);
+});
+
 test("a change can be undone on another device", async (t) => {
   const server = new InboxServer(t);
   for (let i = 0; i < 3; i++) server.insert();

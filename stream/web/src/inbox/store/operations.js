@@ -112,6 +112,7 @@ export class Operations {
     this.#store.changed();
     try {
       const answer = await this.#client.change("undo", { undo: op.undo }, op.user);
+      if (version !== undefined) op.undone = answer.undone; // after a newer change is undone, this one may be possible
       if (op.user !== rows.user) return answer.undone;
       const field = op.action === "read" ? "read" : "archived";
       const same = [...op.ids].filter((id) => rows.find(id)?.versions[field] === op.version); // the hub skips rows that have changed since
