@@ -112,6 +112,8 @@ func holdResponses(t *testing.T, target string) string {
 }
 
 func holding(t *testing.T, target string) http.Handler {
+	transport := new(http.Transport) // the end of another test's server can disturb requests through the default transport
+	t.Cleanup(transport.CloseIdleConnections)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		request, err := http.NewRequestWithContext(r.Context(), r.Method, target+"?"+r.URL.RawQuery, nil)
 		if err != nil {
@@ -119,7 +121,7 @@ func holding(t *testing.T, target string) http.Handler {
 			return
 		}
 		request.Header = r.Header.Clone()
-		response, err := http.DefaultTransport.RoundTrip(request)
+		response, err := transport.RoundTrip(request)
 		if err != nil {
 			panic(http.ErrAbortHandler)
 		}

@@ -27,7 +27,7 @@ func TestPanicEndsOneRequest(t *testing.T) {
 	public, _ := s.routers()
 	server := httptest.NewServer(public)
 	get := func(path string) (string, error) {
-		response, err := http.Get(server.URL + path)
+		response, err := server.Client().Get(server.URL + path)
 		if err != nil {
 			return "", err
 		}
@@ -44,7 +44,6 @@ func TestPanicEndsOneRequest(t *testing.T) {
 	if body, err := get("/healthz"); err != nil || body != "ok\n" {
 		t.Errorf("/healthz after the panics: got %q, %v, want \"ok\\n\"", body, err)
 	}
-	http.DefaultClient.CloseIdleConnections()
 	server.Close()
 	if got := log.String(); !strings.Contains(got, `msg="a request handler panicked" path=/panic panic=oops stack=`) || !strings.Contains(got, "routes_test.go") || strings.Count(got, "\n") > 10 {
 		t.Errorf("got the log\n%s\nwant the panic with its stack, and at most 10 lines", got)
