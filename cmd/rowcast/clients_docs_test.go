@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// The table of clients in stream/README.md has each tested client and its result without a service worker. The versions
-// of the npm packages and Go modules are those of the tests. The versions of the browsers are not compared.
+// The table of clients in stream/README.md has each tested client and its result without a service worker. The test
+// also compares the versions of npm packages and Go modules, but not the versions of browsers.
 func TestOtherClientsAreDocumented(t *testing.T) {
 	t.Parallel()
 	versions := versionsOfClients(t)

@@ -48,7 +48,7 @@ func TestTheMemoryLimitFollowsTheCgroup(t *testing.T) {
 }
 
 // connectionBytes is what the memory limit of the Go runtime allows for a poll, and for an idle connection.
-const connectionBytes = 1.5 * 30_000
+const connectionBytes = 1.5 * 50_000
 
 // A hub computes the memory limit of the Go runtime from its flags, as cmd/rowcast/README.md says. GOMEMLIMIT overrides
 // this limit.

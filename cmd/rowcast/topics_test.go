@@ -234,8 +234,8 @@ func TestATopicIsWithdrawnAtTheRenewal(t *testing.T) {
 	}
 }
 
-// With --public, a client without a credential receives the rows for everyone, and those of the public topics that it
-// asks for. It receives no others even when it resumes with the cursor of a user. A client with a credential may ask
+// With --public, a client without a credential receives the rows for everyone, and the rows of the public topics that it
+// asks for. It receives no other rows, even when it resumes with the cursor of a user. A client with a credential may ask
 // for public topics, too. A wrong credential is denied.
 func TestPublicStreams(t *testing.T) {
 	t.Parallel()

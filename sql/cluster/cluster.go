@@ -53,9 +53,9 @@ type Cluster struct {
 	// If Port is 0, the server does not listen on TCP.
 	Port int
 
-	// Template is the path of a directory with data files. If Dir has no data files, Start copies those of Template, so
-	// all copies have the same system identifier. If Template has none either, initdb creates them there first. If
-	// Template is "", initdb creates the data files in Dir.
+	// Template is the path of a directory with data files. If Dir has no data files, Start copies the files from
+	// Template, so all copies have the same system identifier. If Template has no files, initdb first creates them there.
+	// If Template is "", initdb creates the files in Dir.
 	Template string
 
 	// Primary, if not nil, is a running Cluster. The server is then its hot standby. If Dir has no data files, Start

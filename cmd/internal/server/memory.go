@@ -8,7 +8,6 @@ import (
 	"os"
 	"runtime/debug"
 	"sync"
-	"sync/atomic"
 
 	"github.com/KimMachineGun/automemlimit/memlimit"
 )
@@ -41,9 +40,9 @@ func (s *Server) LowerMemoryLimit() {
 	}
 }
 
-// connectionMemory is the memory of a connection that net/http serves, in bytes: a poll, or a connection without a
-// stream.
-const connectionMemory = 30_000
+// connectionMemory is the most memory of a connection that net/http serves, in bytes: a poll, or a connection without a
+// stream. The header of a request can take 20 KB of it.
+const connectionMemory = 50_000
 
 // maxMemory returns the most memory that the server should use without polls, in bytes. The sum has four parts: an
 // empty process, the events and connections that the server may hold, half as much as these for garbage, and the inbox.
@@ -68,11 +67,10 @@ func (s *Server) beginPoll(r *http.Request) (answering func()) {
 
 // A memoryLimit is the memory limit of the Go runtime. It grows with the number of polls, and does not shrink.
 type memoryLimit struct {
-	polls atomic.Int64 // the number of polls that are open
-	room  atomic.Int64 // the number of polls for which the limit has room
-
 	mu            sync.Mutex
-	base, highest int64 // the limit without polls, and the bound of the limit
+	base, highest int64 // the limit without polls, and the upper bound of the limit; both are 0 until set is called
+	polls         int64 // the number of polls that are open
+	room          int64 // the number of polls for which the limit has room
 }
 
 // set sets the limit, and lets it grow up to highest. If set is not called, the limit of the runtime does not change.
@@ -83,27 +81,24 @@ func (m *memoryLimit) set(highest, base int64) {
 	debug.SetMemoryLimit(min(highest, base))
 }
 
-// begin counts a poll. The caller must call end when the poll has ended.
+// begin counts a poll. The caller must call end when the poll has ended. A change of the limit stops the program for a
+// moment, so begin makes room for a quarter more polls than are open, and 100.
 func (m *memoryLimit) begin() (end func()) {
-	if m.polls.Add(1) > m.room.Load() {
-		m.mu.Lock()
-		defer m.mu.Unlock()
-		m.grow()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.polls++; m.polls > m.room {
+		m.room = m.polls + m.polls/4 + 100
+		if m.highest > 0 {
+			debug.SetMemoryLimit(min(m.highest, m.base+m.room*connectionMemory*3/2))
+		}
 	}
-	return func() { m.polls.Add(-1) }
+	return m.end
 }
 
-// grow makes room for the open polls and for many more, so it is seldom called. Each change of the limit stops the
-// program for a moment. The caller holds the lock.
-func (m *memoryLimit) grow() {
-	n := m.polls.Load()
-	if n <= m.room.Load() {
-		return // another poll has made room meanwhile
-	}
-	m.room.Store(n + n/4 + 100)
-	if m.highest > 0 {
-		debug.SetMemoryLimit(min(m.highest, m.base+m.room.Load()*connectionMemory*3/2))
-	}
+func (m *memoryLimit) end() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.polls--
 }
 
 // DefaultPending returns the default of Hub.Pending for a memory limit: a quarter of it, but at most 256 MiB.

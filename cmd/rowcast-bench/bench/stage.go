@@ -162,7 +162,7 @@ type result struct {
 	arrivals
 	Rate    float64 // rows per second, from the beginning of the writing until the last row had arrived
 	Hub     float64 // the CPU of the processes of the first hub
-	Server  float64 // the CPU of the PostgreSQL sessions of the database, those of the writers included (see backends)
+	Server  float64 // the CPU of all PostgreSQL sessions of the database, including the writers' sessions (see backends)
 	Reading float64 // the CPU of the PostgreSQL sessions of all hubs
 	Spread  float64 // the time from the first arrival to the last
 	Commit  float64 // the 99th percentile of the time until a row is committed (see awaitDue)
