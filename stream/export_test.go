@@ -61,7 +61,7 @@ func (h *Hub) Connect(live bool, recipients ...string) (leave func()) {
 		panic("refused")
 	}
 	if live {
-		h.beginAtPresent(s, clientCursor{})
+		h.beginAtOnce(s, clientCursor{})
 	}
 	s.attach(discard{})
 	s.begin()

@@ -57,7 +57,7 @@ func (h *Hub) Serve(w http.ResponseWriter, r *http.Request, grant Grant) {
 	var first []byte
 	// Without a takeover, the stream begins in the goroutine of join, because a write through net/http may have to wait.
 	if wire.CanTakeOver(r) {
-		first = h.beginAtPresent(s, resume)
+		first = h.beginAtOnce(s, resume)
 	}
 	setHeaders(w.Header())
 	conn, err := wire.Open(w, r, first, 2*h.Heartbeat)

@@ -314,7 +314,8 @@ func (s *subscriber) abandonJoin() {
 func (s *subscriber) begin() {
 	o := s.output.Lock()
 	defer s.output.Unlock()
-	if o.backlog == nil {
+	if o.backlog.empty() {
+		o.dropBacklog()
 		o.becomeIdle()
 	} else {
 		go s.drain(chunk{})

@@ -46,6 +46,7 @@ func Open(w http.ResponseWriter, r *http.Request, first []byte, timeout time.Dur
 	takeOver := CanTakeOver(r)
 	if takeOver {
 		w.Header().Set("Transfer-Encoding", "identity")
+		_ = control.SetWriteDeadline(time.Now().Add(timeout)) // newSocket removes it
 	}
 	w.WriteHeader(http.StatusOK)
 	_, _ = w.Write(first) // Flush returns an error of this write
