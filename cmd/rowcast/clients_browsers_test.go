@@ -66,7 +66,7 @@ func startFirefox(t *testing.T, _ string, participants []*participant) {
 func newFirefox(t *testing.T, more string) (program, home string) {
 	t.Helper()
 	program, home = dbtest.Program(t, "firefox-esr", "firefox-esr", "firefox"), dbtest.Home(t)
-	// With these preferences, Firefox does not open pages of its own, does not update itself, and does not check the
+	// These preferences are meant to keep Firefox from opening pages of its own, updating itself and checking the
 	// network.
 	const preferences = `
 		user_pref("app.update.enabled", false);

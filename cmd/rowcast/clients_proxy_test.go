@@ -46,7 +46,7 @@ func (c cut) String() string {
 	return fmt.Sprintf("row %d cut after %q of %q", c.row, c.block[:c.sent], c.block)
 }
 
-// startCutter starts a cutter at an address that the system gives to no other program.
+// startCutter starts a cutter at a reserved port (see dbtest.Port).
 func startCutter(t *testing.T, hub, pages string) *cutter {
 	t.Helper()
 	c := &cutter{

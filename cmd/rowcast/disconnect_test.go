@@ -130,7 +130,7 @@ func TestDisconnectRequests(t *testing.T) {
 	h.wantNoDisconnect(t, alice)
 }
 
-// wantNoDisconnect checks that no stream was ended and that one stream of alice is open. It then ends alice's stream.
+// wantNoDisconnect checks that no stream was ended. It then ends the only stream of alice, which must still be open.
 func (h hubWithAdmin) wantNoDisconnect(t *testing.T, alice *process) {
 	t.Helper()
 	if got := metric(t, h.admin, "rowcast_streams_disconnected_total"); got != 0 {

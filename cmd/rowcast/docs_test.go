@@ -267,7 +267,8 @@ var qualified = regexp.MustCompile(`(?m)(?:^|[^/\w.])rowcast\.([a-z_]+)\b`)
 func TestEventsAreDocumented(t *testing.T) {
 	t.Parallel()
 	protocol := readmeOf(t, "stream/README.md")
-	known := map[string]bool{"js": true, "sql": true} // the browser client, and a file that migrate --print writes
+	// rowcast.js is the browser client. rowcast.sql is a file for the output of rowcast migrate --print.
+	known := map[string]bool{"js": true, "sql": true}
 	events := regexp.MustCompile(`sse\.MustName\("rowcast\.([a-z]+)"\)`).FindAllStringSubmatch(sourceOf(t, "stream/*.go"), -1)
 	if len(events) == 0 {
 		t.Fatal("the test found no events in the source of package stream")
