@@ -65,7 +65,7 @@ func TestDisconnectIsReportedAsFailing(t *testing.T) {
 // Retention is reported as failing if the role may not delete.
 func TestRetentionIsReportedAsFailing(t *testing.T) {
 	t.Parallel()
-	dsn := dbtest.Cluster(t).DSN("postgres") // a server of its own, because open transactions of other tests would delay the deletion
+	dsn := dbtest.Cluster(t).DSN("postgres")
 	migrate(t, dsn)
 	role, limited := login(t, dsn, "Few")
 	if code, _, stderr := run(t, nil, "migrate", "--hub-role", role, "--database-url", dsn); code != 0 {
@@ -76,7 +76,7 @@ func TestRetentionIsReportedAsFailing(t *testing.T) {
 		runSQL(t, dsn, `INSERT INTO rowcast.notifications (recipient, data, created_at) VALUES ('alice', '1', now() - interval '1 hour')`)
 	}
 	h := serve(t, limited, "--retain", "1m")
-	askFor(t, time.Minute+waitLimit, h.url+"/readyz", `"failing":{"retention":{`) // a hub deletes nothing in its first minute
+	askFor(t, time.Minute+waitLimit, h.url+"/readyz", `"failing":{"retention":{`) // the first attempt fails at once, and a further one comes after a minute
 	wantFailing(t, h.url, "retention", "42501")
 	h.err.await(t, `level=WARN msg="cannot delete old rows" error=.*SQLSTATE 42501`)
 }
