@@ -86,7 +86,8 @@ func startPrinter(t *testing.T, p *participant, program string, args ...string) 
 	t.Helper()
 	cmd := exec.Command(program, args...)
 	cmd.Stderr = t.Output()
-	if _, err := cmd.StdinPipe(); err != nil { // when the test program ends, the pipe is closed, and a client in Node ends, too
+	// When the test program ends, the pipe is closed, and a client in Node ends, too.
+	if _, err := cmd.StdinPipe(); err != nil {
 		t.Fatal(err)
 	}
 	out, err := cmd.StdoutPipe()

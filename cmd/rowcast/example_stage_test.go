@@ -37,9 +37,9 @@ type example struct {
 // An exampleHub is the process of the hub that an example has started last.
 type exampleHub struct{ *exec.Cmd }
 
-// startExample runs the commands in the README of the example. It replaces addresses, sets a short heartbeat, and uses a
-// copy of the example's directory. It also replaces two programs: sudo connects psql to the server of the test, and npm
-// uses the modules that .ci/run has installed.
+// startExample runs the commands in the README of the example. It replaces addresses, sets a short heartbeat, and uses
+// a copy of the example's directory. It also replaces two programs: sudo connects psql to the server of the test, and
+// npm uses the modules that .ci/run has installed.
 func startExample(t *testing.T) *example {
 	t.Helper()
 	server, appPort, hubAddress := dbtest.Cluster(t), dbtest.Port(t), freeAddress(t)

@@ -76,7 +76,8 @@ func TestRetentionIsReportedAsFailing(t *testing.T) {
 		runSQL(t, dsn, `INSERT INTO rowcast.notifications (recipient, data, created_at) VALUES ('alice', '1', now() - interval '1 hour')`)
 	}
 	h := serve(t, limited, "--retain", "1m")
-	askFor(t, time.Minute+waitLimit, h.url+"/readyz", `"failing":{"retention":{`) // the first attempt fails at once, and a further one comes after a minute
+	// The first attempt fails at once. A further attempt comes after a minute.
+	askFor(t, time.Minute+waitLimit, h.url+"/readyz", `"failing":{"retention":{`)
 	wantFailing(t, h.url, "retention", "42501")
 	h.err.await(t, `level=WARN msg="cannot delete old rows" error=.*SQLSTATE 42501`)
 }
