@@ -12,8 +12,8 @@ import (
 )
 
 // At most 16 requests of a user run or wait at one time, and they use at most half of the hub's connections for
-// inboxes. So other users still get answers while these requests wait for a lock. A request that waits too long for a lock
-// is answered with 503, and the failure is in the log, in /readyz and in the metrics.
+// inboxes. So other users still get answers while these requests wait for a lock. A request that waits too long for a
+// lock is answered with 503, and the failure is in the log, in /readyz and in the metrics.
 func TestInboxRequestsAreLimited(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Inbox(t)

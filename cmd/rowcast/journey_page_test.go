@@ -110,8 +110,8 @@ func testUsers(t *testing.T, b browser) {
 	third.await("heard.length === 1")
 }
 
-// testBackground has a page in the background. Chromium then runs its timers once a minute: by default after five
-// minutes, and in this test after one second.
+// testBackground has a page in the background. After a time, which is one second in this test, Chromium runs the timers
+// of such a page only once a minute.
 func testBackground(t *testing.T) {
 	t.Parallel()
 	chromium := startBrowser(t,

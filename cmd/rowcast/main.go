@@ -96,7 +96,7 @@ var flagGroups = []kong.Group{
 // A console has the standard output and the standard error of a command.
 type console struct {
 	out, err  io.Writer
-	isProcess bool // the command is the whole process, so it may set the limits of the process
+	isProcess bool // the command is the whole process, so serve may lower the memory limit to what a hub needs
 }
 
 // run runs the program and returns the exit code. When ctx ends, the command stops.
@@ -145,8 +145,8 @@ func usage(err error) error {
 	return usageError{err}
 }
 
-// parse parses the command line. If the command line asks for help or the version, parse prints that, and returns nil
-// and no error.
+// parse parses the command line. If the command line asks for the help or the version, parse prints the help or the
+// version, and returns nil and no error.
 func parse(args []string, getenv func(string) string, stdout, stderr io.Writer) (*kong.Context, error) {
 	done := false
 	parser, err := kong.New(new(commandLine),

@@ -76,7 +76,9 @@ func (c *clientGroup) connectAll(log *rowLog) (began time.Time) {
 		}
 	}
 	began = time.Now()
-	slots := make(chan struct{}, 256) // for 256 connections at a time: if the kernel's queue for new connections is full, a connection takes a second more
+	// At most 256 connections begin at a time. If the kernel's queue for new connections were full, a connection would
+	// take a second longer.
+	slots := make(chan struct{}, 256)
 	var coming sync.WaitGroup
 	for _, m := range c.members {
 		slots <- struct{}{}

@@ -14,8 +14,8 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// In a cgroup with a memory limit, a hub limits the memory of the Go runtime to at most nine tenths of the cgroup's
-// limit, and logs this value. GOMEMLIMIT overrides it.
+// In a cgroup with a memory limit, a hub logs nine tenths of the cgroup's limit as the memory limit of the Go runtime.
+// If GOMEMLIMIT is set, the hub logs the value of GOMEMLIMIT instead.
 func TestTheMemoryLimitFollowsTheCgroup(t *testing.T) {
 	t.Parallel()
 	const limit = 256 << 20

@@ -19,8 +19,8 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// BenchmarkInsertWhileDeleting compares inserts while retention deletes rows from a million old rows, with the same
-// inserts without deletion. It reports the rate and the 99th percentile of the latency, at the maximum rate of 64
+// BenchmarkInsertWhileDeleting measures inserts into a table with a million old rows, once while retention deletes old
+// rows and once without deletion. It reports the rate and the 99th percentile of the latency, at the maximum rate of 64
 // writers and at 2,000 rows per second. The two measurements alternate. Each reported value is the median of three.
 func BenchmarkInsertWhileDeleting(b *testing.B) {
 	dsn, _ := benchDatabase(b, nil)

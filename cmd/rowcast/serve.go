@@ -66,8 +66,8 @@ func (serveCmd) Help() string {
 		`SIGHUP has no effect, because password files and certificates are read again for each connection to PostgreSQL.`
 }
 
-// checkFlags checks the addresses, and that the flags can be combined. It is not named Validate, because kong would then
-// call it before Run, and Run could not write its errors to a log in JSON.
+// checkFlags checks the addresses, and that the flags can be combined. It is not named Validate, because kong would
+// then call it before Run, and Run could not write its errors to a log in JSON.
 func (c *serveCmd) checkFlags(ctx *kong.Context) error {
 	for flag, address := range map[string]string{"--listen": c.Listen, "--admin-listen": c.AdminListen} {
 		if _, _, err := net.SplitHostPort(address); address != "" && err != nil {

@@ -92,7 +92,8 @@ func TestEndpoints(t *testing.T) {
 	})
 }
 
-// HEAD /events is answered as GET is, but opens no stream. The client is authenticated in the same way.
+// A HEAD request for the stream gets the status and the type of GET, but opens no stream. The hub authenticates the
+// client as for GET.
 func TestHEADOfTheStream(t *testing.T) {
 	t.Parallel()
 	h := startHub(t, dbtest.Database(t), "--jwt-secret", secret, "--cors-origin", "https://app.example.com")
@@ -259,8 +260,8 @@ func TestCORSByDefault(t *testing.T) {
 }
 
 // TestInsecureUIDAcceptsLoopbackPages shows which requests get a stream from a hub with --insecure-uid: requests of
-// pages with a loopback origin, on any port, or with an origin in --cors-origin, and requests without an Origin that do
-// not come from another site.
+// pages with a loopback origin, on any port, or with an origin in --cors-origin. Requests without an Origin header also
+// get a stream if their Sec-Fetch-Site header is same-origin, none or missing.
 func TestInsecureUIDAcceptsLoopbackPages(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)

@@ -22,7 +22,7 @@ type tokenCmd struct {
 	Topic          []string        `sep:"none" placeholder:"TOPIC" help:"A topic that the user may ask for, such as ticket:42. Topics that end with *, such as ticket:*, allow all topics with this beginning. Repeat the flag for more topics."`
 	Expires        time.Duration   `default:"1h" min:"1s" max:"3650d" placeholder:"DURATION" help:"How long the token is valid (default ${default})."`
 	JWTSecret      []string        `name:"jwt-secret" sep:"none" placeholder:"SECRET" help:"Sign with this secret of at least 32 bytes (HS256), or with the first of several. Other users of the machine can see a command line: prefer the variable or --jwt-secret-file."`
-	JWTSecretFile  []string        `name:"jwt-secret-file" placeholder:"FILE" help:"Sign with the secret in this file."`
+	JWTSecretFile  []string        `name:"jwt-secret-file" placeholder:"FILE" help:"Sign with the secret in this file, if --jwt-secret and its variable are not set."`
 	Key            string          `name:"jwt-private-key" placeholder:"FILE" help:"Sign with the private key in this PEM file, even if a secret is given, too."`
 	JWTIssuer      string          `name:"jwt-issuer" placeholder:"ISS" help:"The issuer of the token (claim iss), if the hub requires one."`
 	JWTAudience    []string        `name:"jwt-audience" placeholder:"AUD" help:"The audience of the token (claim aud), if the hub requires one."`

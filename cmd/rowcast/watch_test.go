@@ -128,8 +128,8 @@ func TestWatchFails(t *testing.T) {
 	}
 }
 
-// Each example of rowcast watch in the documentation that sets the data works. Its notifications contain only the named
-// columns, even after another column was renamed.
+// Each example of rowcast watch or rowcast.watch() in the documentation that sets the data works. Its notifications
+// contain only the named columns, even after another column was renamed.
 func TestExamplesOfWatch(t *testing.T) {
 	t.Parallel()
 	_, help, _ := run(t, nil, "watch", "--help")
@@ -227,8 +227,8 @@ func TestWatchedTableIsRestored(t *testing.T) {
 	}
 }
 
-// The statement that --list prints has the options of the watched table, even if they contain invisible characters, such
-// as marks that change the direction of the text.
+// The statement that --list prints has the options of the watched table, even if they contain invisible characters,
+// such as marks that change the direction of the text.
 func TestListedStatementKeepsInvisibleCharacters(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
