@@ -85,8 +85,7 @@ func TestAnchorTagsAgree(t *testing.T) {
 }
 
 // The cursor of a hub and the cursor of a page that is rendered just afterwards have the same xmax and the same anchor.
-// Their lists of transactions in flight can differ, because transactions of other databases can begin or end in
-// between.
+// Their lists of transactions in flight can differ, because transactions of other databases can end in between.
 func TestCursorsAgree(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)

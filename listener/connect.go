@@ -159,7 +159,7 @@ func (l *Listener) withSettings(ctx context.Context, conn *pgx.Conn, read func(q
 }
 
 // prepare checks that no transaction pooler shares the session, and applies the settings. Until then, the search_path
-// may have functions, operators and types of another role. So every name in these statements is qualified, and no
+// may lead to functions, operators and types of another role. So every name in these statements is qualified, and no
 // operator is used. The same applies to checkPrimary and to the first statement of inTransaction.
 func prepare(ctx context.Context, conn *pgx.Conn, timeout time.Duration) error {
 	if err := checkPooler(ctx, conn); err != nil {
@@ -262,7 +262,7 @@ func readEpoch(ctx context.Context, db querier) (cursor.Tag, error) {
 }
 
 // isAnchorValid reports whether the anchor of a cursor still exists (rule 18). The anchor of a cursor that has seen no
-// row is the database.
+// row is the database. If the xmax of such a cursor is a horizon above [cursor.First], isAnchorValid returns false.
 func isAnchorValid(ctx context.Context, db querier, c cursor.Cursor) (bool, error) {
 	find := `SELECT rowcast.anchor_tag(id, created_at) FROM rowcast.notifications n WHERE xid = $1::text::xid8 AND id = $2
 		AND (` + assigned + `) UNION ALL SELECT rowcast.database_tag() WHERE $1::text::bigint < $3`
@@ -300,8 +300,8 @@ func (l *Listener) Preflight(ctx context.Context) error {
 	})
 }
 
-// logDifferences logs the first differences between the schema and what [sql.Migrate] installs. It does not compare a
-// schema or an inbox of a later version.
+// logDifferences logs the first differences between the schema and what [sql.Migrate] installs. It compares nothing if
+// the schema or the inbox has a later version than this program installs.
 func (l *Listener) logDifferences(ctx context.Context, db querier) error {
 	if version, err := sql.CheckVersion(ctx, db); err != nil || version > sql.Version() {
 		return err

@@ -161,7 +161,8 @@ func TestPreflight(t *testing.T) {
 	}
 }
 
-// A hub starts with a schema that was altered, and logs the difference.
+// Preflight succeeds with a schema that was altered, and logs the difference. It logs nothing about a schema or an inbox
+// that is newer than the program.
 func TestPreflightLogsDifferences(t *testing.T) {
 	t.Parallel()
 	for _, pollOnly := range []bool{false, true} {
