@@ -235,8 +235,8 @@ func TestATopicIsWithdrawnAtTheRenewal(t *testing.T) {
 }
 
 // With --public, a client without a credential receives the rows for everyone, and the rows of the public topics that
-// it asks for. It receives no other rows, even when it resumes with the cursor of a user. A client with a credential may
-// ask for public topics, too. A wrong credential is denied.
+// it asks for. It receives no other rows, even when it resumes with the cursor of a user. A client with a credential
+// may ask for public topics, too. A wrong credential is denied.
 func TestPublicStreams(t *testing.T) {
 	t.Parallel()
 	for name, args := range map[string][]string{"from memory": nil, "from the table": {"--memory", "1B"}} {
