@@ -161,8 +161,8 @@ func TestPreflight(t *testing.T) {
 	}
 }
 
-// Preflight succeeds with a schema that was altered, and logs the difference. It logs nothing about a schema or an inbox
-// that is newer than the program.
+// Preflight succeeds with a schema that was altered, and logs the difference. It logs nothing about a schema or an
+// inbox that is newer than the program.
 func TestPreflightLogsDifferences(t *testing.T) {
 	t.Parallel()
 	for _, pollOnly := range []bool{false, true} {
