@@ -37,7 +37,7 @@
 // The failures of each operation below are counted (see the package failures; rowcast shows the counts as
 // rowcast_failures_total) and logged. Each kind of log line is limited to five lines at once, and then one line in ten
 // seconds; "waiting for PostgreSQL" is limited to three lines at once, and then one line in 30 seconds. The body of
-// /readyz shows each operation that fails at present: the times of its first and its last failure, the number of
+// /readyz shows each operation that fails at present: the seconds since its first and its last failure, the number of
 // failures, and the SQLSTATE if PostgreSQL sent one.
 //
 //	operation     what fails                                     pause before a retry          log line

@@ -104,7 +104,7 @@ func TestBigTransactions(t *testing.T) {
 func TestPagesAreBoundedInBytes(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
-	const half = 500_000 // about the bytes in the text of each row. The text is stored compressed, but PageBytes limits it
+	const half = 500_000 // about the bytes in the text of each row; PageBytes limits the text, not its compressed form
 	r := listen(t, dsn, func(l *listener.Listener) { l.PageBytes = 2*half + half/2 })
 	exec(t, connect(t, dsn), `INSERT INTO rowcast.notifications (recipient, data) SELECT '*', to_jsonb(i || repeat('x', $1)) FROM generate_series(1, 9) i`, half)
 	for len(r.read) < 9 {

@@ -102,8 +102,8 @@ func someOrNone(some bool) string {
 
 // peakHeap watches the size of the live heap until the returned function is called. This function returns by how many
 // bytes the live heap had grown at most. A garbage collection also counts what is allocated while it runs, which may be
-// much if the machine is busy. Memory that a flood retains is in use in several collections, so a size counts only if
-// the next two collections found no smaller one.
+// much if the machine is busy. Memory that a flood retains is in use in several collections. So only the smallest of
+// every three sizes in a row counts.
 func peakHeap(t *testing.T) func() int64 {
 	t.Helper()
 	before := watchHeap(t)

@@ -77,7 +77,7 @@ type target struct {
 	conn *pgx.Conn
 	rows chan feed.Row
 	base uint64        // the size of the live heap, in bytes, before the listener began
-	peak atomic.Uint64 // the largest size of the live heap, in bytes, since then
+	peak atomic.Uint64 // the largest size of the live heap, in bytes, at a call of Deliver
 	last int           // the data of the last row for bob, which follows an attack (see survive)
 }
 

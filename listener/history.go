@@ -26,8 +26,8 @@ func (l *Listener) observeHistory(p *page) {
 
 // checkHorizon reports whether retention may have deleted rows that the listener has not read. This can happen if the
 // listener was disconnected or slow for longer than rows are kept. The listener then continues after the rows that are
-// visible now, and drops the page. If the page ends below the horizon, checkHorizon returns false: the cursor after the
-// page is below the horizon too, so the next page is checked.
+// visible now, and drops the page. If the horizon is only a guess, checkHorizon returns false. It also returns false if
+// the page ends below the horizon: the cursor after the page is below the horizon too, so the next page is checked.
 func (s *session) checkHorizon(ctx context.Context, p *page) (outrun bool, err error) {
 	if p.historyLost || s.cursor.SeenBelow(p.horizon) || !p.end.SeenBelow(p.horizon) {
 		return false, nil

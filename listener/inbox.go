@@ -33,7 +33,7 @@ const inboxTimeout = 5 * time.Second
 const inboxLockTimeout = "1500"
 
 // NewInbox returns an Inbox with the listener's configuration. It uses at most conns connections at a time. A
-// connection is opened when it is needed, and closed after a minute without use.
+// connection is opened when it is needed, and closed after one to two minutes without use.
 func (l *Listener) NewInbox(ctx context.Context, conns int) (*Inbox, error) {
 	defaults(l)
 	i := &Inbox{timeout: min(l.Timeout, inboxTimeout), pooled: l.PollOnly}

@@ -64,7 +64,7 @@ func inboxOf(t *testing.T) func(json.RawMessage, error) inboxPage {
 	}
 }
 
-// An Inbox lists the rows of a user and changes their state, with and without the option for a transaction pooler.
+// An Inbox lists the rows of a user and changes their state, with and without PollOnly.
 func TestInboxListsAndMarks(t *testing.T) {
 	t.Parallel()
 	for name, pooled := range map[string]bool{"without PollOnly": false, "with PollOnly": true} {

@@ -61,8 +61,8 @@ func (k *link) listen(ctx context.Context) error {
 }
 
 // bounded runs read for at most Timeout, or until the session ends. For this, it uses the deadline of the connection,
-// as wait does, and passes a context that never ends. With a context that can end, pgx would start a goroutine for each
-// statement, which costs too much after nearly each notification.
+// as wait does, and passes a context that never ends. A context with a deadline would cost more, and nearly every
+// notification is followed by a statement.
 func (k *link) bounded(ctx context.Context, read func(context.Context, querier) error) error {
 	_ = k.conn.PgConn().Conn().SetDeadline(time.Now().Add(k.Timeout))
 	if ctx.Err() != nil { // interrupt may have been called before SetDeadline
@@ -76,7 +76,7 @@ func (k *link) bounded(ctx context.Context, read func(context.Context, querier) 
 func (k *link) interrupt() { _ = k.conn.PgConn().Conn().SetDeadline(time.Unix(1, 0)) }
 
 // wait sleeps until the deadline. It returns earlier if it receives a notification that must be answered, if a fetch is
-// requested, or if wake is called. Other notifications do not end the wait.
+// requested, if wake is called, or if the session ends. Other notifications do not end the wait.
 func (k *link) wait(ctx context.Context, deadline time.Time) error {
 	if k.isCalled() {
 		return ctx.Err()

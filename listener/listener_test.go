@@ -250,7 +250,7 @@ func insert(t testing.TB, conn *pgx.Conn, data string) {
 	exec(t, conn, `INSERT INTO rowcast.notifications (recipient, data) VALUES ('*', to_jsonb($1::text))`, data)
 }
 
-// query returns the first column of the result of a query.
+// query returns the result of a query that selects one column.
 func query[T any](t testing.TB, conn *pgx.Conn, sql string, args ...any) []T {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), limit)

@@ -383,12 +383,12 @@ func (r *row) isSound() bool {
 // isTrouble reports whether the row could not be read, or had data too large to be measured.
 func (r *row) isTrouble() bool { return r.Unreadable != "" || r.Data == nil && r.Size == 0 }
 
-// A level is the number of rows that the next page may have. It rises while pages are full, and falls when rows are
-// large or cannot be read. A page whose rows are large ends early, and PostgreSQL has then converted the rows after its
-// end for nothing. The level keeps these rows few, so the work stays linear in the number of rows.
+// A level is the number of rows that each arm of the next page's query may return. It rises while pages are full, and
+// falls when rows are large or cannot be read. A page whose rows are large ends early, and PostgreSQL has then converted
+// the rows after its end for nothing. The level keeps these rows few, so the work stays linear in the number of rows.
 //
 // The text of a jsonb number can be about 9,000 times as long as its stored form, and only the conversion shows its
-// length. So the stored bytes that a page asks to convert are bounded too, by inlineTotal.
+// length. So the stored bytes that an arm converts are bounded too, by inlineTotal.
 type level int
 
 const (
@@ -396,8 +396,8 @@ const (
 	// is read by a statement of its own.
 	firstLevel level = 16
 
-	// inlineTotal bounds the stored bytes of all data that comes with a page, if PageRows is at most 512. The text of this
-	// data is then at most 1.2 GB.
+	// inlineTotal bounds the stored bytes of the data that an arm of a page's query returns, if PageRows is at most 512.
+	// The text of this data is then at most 1.2 GB.
 	inlineTotal = 128 << 10
 	// minInline and maxInline are the lowest and the highest value of level.inline.
 	minInline, maxInline = 256, 8 << 10

@@ -178,8 +178,8 @@ func (p *parkLock) lost() error {
 	return err
 }
 
-// prove checks that the session that holds the lock is alive. It runs no query, because the server also answers a Sync
-// message.
+// prove checks that the session that holds the lock is alive. It sends a Sync message, which the server answers without
+// running a query.
 func (p *parkLock) prove(ctx context.Context) error {
 	if err := p.stop(); err != nil {
 		return err

@@ -64,8 +64,8 @@ UNION ALL (SELECT ` + c.of(3) + ` FROM rowcast.notifications n
 // $2 has the transactions in flight, $3 is the transaction from which on nothing was seen, and $4 is the largest number
 // of rows. nearQuery reads the present snapshot. Without a row in rowcast.history, the horizon is NULL.
 //
-// If the oldest transactions in flight are too old for that, $1 and $2 leave them out, as if the cursor had seen them.
-// The page must not be used if its snapshot shows that one of them has ended, because their rows would be missing.
+// $1 and $2 can leave out the oldest transactions in flight, as if the cursor had seen them (see span). If the snapshot
+// shows that one of these transactions has ended, the page must not be used, because rows may be missing.
 var nearQuery = func() pageQuery {
 	const present = `(SELECT pg_current_snapshot())`
 	q := newPageQuery(func(more string) string {

@@ -32,7 +32,7 @@ type Replayer struct {
 }
 
 // NewReplayer returns a Replayer with the listener's configuration. It uses at most conns connections at a time, and
-// one more for Disconnect. A connection is opened when it is needed, and closed after a minute without use.
+// one more for Disconnect. A connection is opened when it is needed, and closed after one to two minutes without use.
 func (l *Listener) NewReplayer(ctx context.Context, conns int) (*Replayer, error) {
 	defaults(l)
 	pool, err := l.newPool(ctx, "replay", conns, func(ctx context.Context, conn *pgx.Conn) error {
@@ -141,10 +141,9 @@ func closePools(pools ...*pgxpool.Pool) {
 // hub's present cursor.
 var ErrEpoch = errors.New("another epoch has begun since the cursor was read or the connection was opened")
 
-// Page reads the rows between two cursors of a client, for the recipients, up to the listener's limits. These are the
-// rows that end has seen and from has not seen. The rows for everyone are read if [feed.Everyone] is among the
-// recipients. next is the cursor of a client that has received the rows (rule 8). If there are no more rows, next
-// equals end. horizon is as in [feed.Batch].
+// Page reads the rows for the recipients that end has seen and from has not seen, up to the listener's limits. The rows
+// for everyone are read if [feed.Everyone] is among the recipients. next is the cursor of a client that has received
+// the rows (rule 8). If there are no more rows, next equals end. horizon is as in [feed.Batch].
 func (r *Replayer) Page(ctx context.Context, from, end cursor.Cursor, recipients []string) (rows []feed.Row, next cursor.Cursor, horizon uint64, err error) {
 	q := request{query: replayQuery, from: from, epoch: end.Epoch, snapshot: &end, extra: []any{distinct(recipients)}, level: r.levels.get(from)}
 	var p page

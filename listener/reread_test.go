@@ -7,7 +7,7 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// While a transaction stays open, later fetches do not read again the rows that other transactions have committed
+// While a transaction stays open, each fetch reads again only a few of the rows that other transactions have committed
 // since.
 func TestFetchesBesideAnOpenTransaction(t *testing.T) {
 	t.Parallel()

@@ -15,9 +15,10 @@ import (
 	"rowcast/sql"
 )
 
-// A Retention deletes rows that are older than Keep, beginning with the oldest transaction. Together with the deletion,
-// in one transaction, it moves the horizon, except for rows that are never sent (deleteMarked). A cursor that has not
-// seen everything below the horizon is expired. If there are several hubs, only one of them deletes at a time.
+// A Retention deletes rows that are older than Keep, beginning with the oldest transaction. In the same transaction as
+// the deletion, it moves the horizon, the transaction number below which rows may have been deleted. The deletion of
+// rows that are never sent (see deleteMarked) does not move the horizon. A cursor that has not seen everything below
+// the horizon is expired. If there are several hubs, only one of them deletes at a time.
 //
 // It has a connection of its own. Deleting a portion may take minutes, and no replay may wait for that. The connection
 // is closed during long pauses.
@@ -178,8 +179,8 @@ func (r *Retention) deleteMarked(ctx context.Context, tx querier) (deleted int64
 	return deleted, nil
 }
 
-// observe records the xmin of a snapshot, and moves settled to an xmin of MinAge ago. If the server has gone back to
-// an earlier transaction, after a crash or a failover, the time begins anew.
+// observe records the xmin of a snapshot, and moves settled to an xmin that was recorded MinAge ago or earlier. If the
+// server has gone back to an earlier transaction, after a crash or a failover, the wait for MinAge begins anew.
 func (r *Retention) observe(text string) error {
 	xmin, err := strconv.ParseUint(text, 10, 64)
 	if err != nil {

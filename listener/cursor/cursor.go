@@ -15,9 +15,9 @@ const First = 3
 //   - all rows of every other transaction that is at or above Xmax or in Xip.
 //
 // In the cursor of a reader, Xmax is at most one above the highest transaction of which a row was read (rule 17), or at
-// the horizon, below which retention has deleted rows. It is not higher, because the server may assign the numbers of
-// aborted and empty transactions again after a crash. The cursor of a snapshot, which is the end of a batch, has the
-// xmax of the snapshot. A Cursor is immutable, so cursors may share Xip.
+// the horizon, below which retention has deleted rows, or First if nothing was read. It is not higher, because the
+// server may assign the numbers of aborted and empty transactions again after a crash. The cursor of a snapshot, which
+// is the end of a batch, has the xmax of the snapshot. A Cursor is immutable, so cursors may share Xip.
 type Cursor struct {
 	Xmax uint64
 	Xip  []uint64 // the transactions in flight, ascending; each is below Xmax and is not Xid
@@ -211,8 +211,8 @@ func inFlight(xid uint64, before, after []uint64) []uint64 {
 }
 
 // Reached returns the cursor of a reader at the end of a batch. The reader stopped at c, after the last row of the
-// batch, and has seen what the cursor end has seen. The xmax stays just above the highest row, because the xmax of a
-// snapshot would claim transactions that left no row (rule 17).
+// batch, and has seen what the cursor end has seen. The xmax stays just above the highest transaction of which a row
+// was read, because the xmax of a snapshot would claim transactions that left no row (rule 17).
 func (c Cursor) Reached(end Cursor) Cursor {
 	c = c.finished()
 	below, _ := slices.BinarySearch(end.Xip, c.Xmax)

@@ -58,8 +58,8 @@ type row struct {
 // disownedXid is the xid that the trigger gives a row whose xid is not the number of its transaction.
 const disownedXid = 1
 
-// A snapshot has the cursor of a database snapshot, and the time at which the snapshot was taken. From this time, the
-// model computes what the snapshot shows (see visible).
+// A snapshot has the cursor of a database snapshot, and the time at which the snapshot was taken. The model uses this
+// time to compute what the snapshot shows (see visible).
 type snapshot struct {
 	cursor.Cursor
 	at int64

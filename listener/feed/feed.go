@@ -46,9 +46,9 @@ type Batch struct {
 	// clients until it has received a batch without Warming.
 	Warming bool
 	// Clamp is set if the server has lost delivered rows in a crash or failover, or may have lost them. It is the highest
-	// delivered row that still exists, and the batch continues after it. The delivered rows of transactions above the
-	// transaction of this row count as lost. Clients' cursors of the earlier epoch must be clamped too
-	// ([cursor.Cursor.Clamp]).
+	// delivered row that still exists, or else the anchor with which the listener began. The batch continues after it.
+	// The delivered rows of transactions above the transaction of Clamp count as lost. Clients' cursors of the earlier
+	// epoch must be clamped too ([cursor.Cursor.Clamp]).
 	Clamp *cursor.Row
 	// Reset, if not empty, is the reason why this batch does not continue the batch before it: delivered rows may be
 	// lost, or rows between the two batches may be missing.
