@@ -141,7 +141,7 @@ func TestListenerWaitsDirectly(t *testing.T) {
 }
 
 // BenchmarkWait compares a connection that waits in Go's poller with a directConn. Each operation is a fetch of one row
-// and a nap, as while the listener polls. The benchmark reports the CPU time of this process for an operation, and
+// and a nap, as when the listener polls. The benchmark reports the CPU time of this process for an operation, and
 // how often a thread of the process stops to wait.
 func BenchmarkWait(b *testing.B) {
 	dsn := dbtest.Database(b)

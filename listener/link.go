@@ -104,7 +104,7 @@ func (k *link) isCalled() bool { return k.notified || k.released || len(k.calls.
 
 // calls are notifications with a payload. While the listener sleeps, they wait until the fetch after them has delivered
 // a page, so that rows that were committed before them normally come first. Any role of the database can send such
-// notifications, and PostgreSQL may deliver 8 GB of them while one statement runs, so their number and size are
+// notifications, and PostgreSQL may deliver 8 GB of them with the answer to one statement, so their number and size are
 // bounded.
 type calls struct {
 	waiting []call
@@ -178,9 +178,9 @@ func (k *link) receiveMessage(payload string) {
 	}
 }
 
-// receiveDisconnect drops only malformed requests, unless Disconnect is nil. If too many calls wait already, it calls
-// Disconnect at once, perhaps before rows that were committed earlier have been delivered. A client receives these rows
-// if it resumes.
+// receiveDisconnect drops only malformed requests, or all requests if Disconnect is nil. If too many calls wait
+// already, it calls Disconnect at once, perhaps before rows that were committed earlier have been delivered. A client
+// receives these rows if it resumes.
 func (k *link) receiveDisconnect(channel, recipient string) {
 	switch {
 	case k.Disconnect == nil:

@@ -48,8 +48,8 @@ type Listener struct {
 	// Disconnect, if non-nil, is called when the streams of recipient must be closed, as requested by NOTIFY
 	// rowcast.disconnect or by another hub's [Replayer.Disconnect]. It must not block. A call can come before rows that
 	// were committed earlier have been delivered, for example if the listener polls, if the request comes during a fetch,
-	// or if very many notifications come at once. A request is lost in the same two cases as a message, but never dropped.
-	// Disconnect is never called if PollOnly is set.
+	// or if very many notifications come at once. Requests are not dropped, but like messages they are lost while there
+	// is no session. Disconnect is never called if PollOnly is set.
 	Disconnect func(recipient string)
 
 	Logger *slog.Logger
@@ -88,7 +88,7 @@ type Listener struct {
 	// read. The size is 0 if the data is too large to be measured. The default is 16 MiB.
 	MaxData int64
 
-	// PageRows and PageBytes approximately bound the number of rows that are read at once, and the size of their data. A
+	// PageRows approximately bounds the number of rows that are read at once, and PageBytes the size of their data. A
 	// single row larger than PageBytes is read nevertheless. The defaults are 512 and 1 MiB.
 	PageRows  int
 	PageBytes int

@@ -19,7 +19,7 @@ type pace struct {
 	queued  int           // how many checks in a row found writers that waited to commit with their NOTIFY
 	checked time.Time     // the time of the last check
 	hold    time.Duration // how long to poll before the hub tries again to be notified
-	until   time.Time     // the end of the present hold
+	until   time.Time     // the end of the present or last hold
 }
 
 const (
@@ -34,8 +34,8 @@ const (
 	checkEvery = 200 * time.Millisecond
 	checkAgain = 15 * time.Millisecond
 	// lasting is the number of checks in a row that must find waiting writers before the hub polls. After a stall of the
-	// disk, only one or two checks find some, and polling would only delay the next rows. At a thousand rows a second, 7
-	// of 100 checks found waiting writers.
+	// disk, only one or two checks find waiting writers, and polling would only delay the next rows. At a thousand rows a
+	// second, 7 of 100 checks found waiting writers.
 	lasting = 4
 	// minHold and maxHold bound a hold, the time for which the hub polls because writers have waited. The hold is
 	// doubled if writers wait again soon after the last hold.

@@ -384,8 +384,9 @@ func (r *row) isSound() bool {
 func (r *row) isTrouble() bool { return r.Unreadable != "" || r.Data == nil && r.Size == 0 }
 
 // A level is the number of rows that each arm of the next page's query may return. It rises while pages are full, and
-// falls when rows are large or cannot be read. A page whose rows are large ends early, and PostgreSQL has then converted
-// the rows after its end for nothing. The level keeps these rows few, so the work stays linear in the number of rows.
+// falls when rows are large or cannot be read. A page whose rows are large ends early, and PostgreSQL has then
+// converted the rows after its end for nothing. The level keeps these rows few, so the work stays linear in the number
+// of rows.
 //
 // The text of a jsonb number can be about 9,000 times as long as its stored form, and only the conversion shows its
 // length. So the stored bytes that an arm converts are bounded too, by inlineTotal.

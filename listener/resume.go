@@ -123,8 +123,8 @@ func warmCursor(ctx context.Context, db querier, now cursor.Cursor, limit int64)
 	return now.Before(xid), err
 }
 
-// recover continues after the server has lost delivered rows, or may have lost them. It continues after the last
-// delivered row that still exists. If no such row is known, it restarts.
+// recover continues after the server has lost delivered rows, or may have lost them. It continues after the row that
+// deliveredRows.left returns. If there is no such row, it restarts.
 func (s *session) recover(ctx context.Context, db querier) error {
 	left, found, err := s.delivered.left(ctx, db)
 	if err != nil {

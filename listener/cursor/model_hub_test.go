@@ -41,7 +41,7 @@ type recovery struct {
 	next cursor.Tag    // the epoch that began
 }
 
-// An event is a row as all live streams get it, and as the hub keeps it in memory.
+// An event is a row as the hub sends it to live streams and keeps it in memory.
 type event struct {
 	*row
 	live cursor.Cursor
