@@ -76,7 +76,7 @@ func (r *Retention) Settled(t *testing.T, xmin uint64) uint64 {
 }
 
 // Page reads a page of the rows that a cursor has not seen, and returns the rows. The parameter rows is the level: how
-// many rows the page may have (see page.go).
+// many rows each arm of the query may return (see page.go).
 func (l *Listener) Page(ctx context.Context, conn *pgx.Conn, from cursor.Cursor, rows int) ([]feed.Row, error) {
 	r := l.reader(func(statement func(context.Context, querier) error) error { return statement(ctx, conn) })
 	p, err := r.fetch(request{query: fetchQuery, from: from, level: level(rows)})

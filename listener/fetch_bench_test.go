@@ -10,7 +10,7 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// BenchmarkFetch measures a fetch that finds no row, by each of the two queries.
+// BenchmarkFetch measures a fetch that finds no row, with fetchQuery and with nearQuery.
 func BenchmarkFetch(b *testing.B) {
 	dsn := dbtest.Database(b)
 	conn := connect(b, dsn)

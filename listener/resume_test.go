@@ -43,8 +43,7 @@ func TestResumingIsExact(t *testing.T) {
 	var batches []feed.Batch
 	var truth record
 	hub := listen(t, dsn, func(l *listener.Listener) {
-		// With so few rows, pages can end in the middle of transactions, and inside each of the three subqueries of
-		// fetchQuery.
+		// With so few rows, pages can end in the middle of transactions, and inside each of the three arms of fetchQuery.
 		l.PageRows = 3
 		deliver := l.Deliver
 		l.Deliver = func(b feed.Batch) {
