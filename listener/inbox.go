@@ -62,10 +62,10 @@ func (i *Inbox) Check(ctx context.Context) error {
 	return i.withConn(ctx, func(ctx context.Context, db querier) error { return sql.CheckInbox(ctx, db) })
 }
 
-// List returns a page of the inbox of a user as JSON: up to limit rows, the newest rows first, with their state, the
-// numbers of unseen and of unread rows (up to 100 each), and the cursor from which a stream continues. before is empty,
-// or the value of before in the previous page. The page has no rows if none were sent to the user, the groups or
-// everyone.
+// List returns a page of the inbox of a user as JSON: up to limit rows that are not archived, the newest rows first,
+// with their state, the numbers of unseen and of unread rows (up to 100 each), and the cursor from which a stream
+// continues. before is empty, or the value of before in the previous page. The page has no rows if none were sent to
+// the user, the groups or everyone.
 func (i *Inbox) List(ctx context.Context, user string, groups []string, limit int, before string) (json.RawMessage, error) {
 	return i.call(ctx, "SELECT rowcast.inbox($1::text, $2::text[], $3::integer, $4::text)", user, notNil(groups), limit, orNull(before))
 }

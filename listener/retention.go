@@ -119,9 +119,9 @@ func (r *Retention) disconnect() {
 }
 
 // delete calls deleteMarked. If that has deleted nothing, delete deletes all rows of the oldest transactions, about
-// r.Rows rows at most. It stops before the first transaction that has a row younger than Keep, or that may have ended
-// less than MinAge ago. It never deletes the rows of the newest transaction: they are the anchors by which cursors of
-// an earlier epoch are validated.
+// r.Rows rows at most. It stops before the first transaction that has a row younger than Keep, other than a row from
+// the future, or that may have ended less than MinAge ago. It never deletes the rows of the newest transaction: they
+// are the anchors by which cursors of an earlier epoch are validated.
 func (r *Retention) delete(ctx context.Context, tx querier) (int64, error) {
 	// Two hubs that delete at the same time would only wait for each other.
 	var horizon, xmin string
