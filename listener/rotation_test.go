@@ -193,8 +193,8 @@ func block(kind string, bytes []byte) string {
 	return string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: bytes}))
 }
 
-// write replaces a file. The owner of the directory becomes the owner of the file, because PostgreSQL refuses key files
-// of other users.
+// write replaces a file, which only its owner can read. The owner of the directory becomes the owner of the file,
+// because the server may run as another user than the test.
 func write(t *testing.T, file, text string) {
 	t.Helper()
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {

@@ -20,7 +20,7 @@ func TestSafetyPollFindsRowsWithoutANotification(t *testing.T) {
 	hub.waitForLock(t, 1)
 	for range 50 {
 		insert(t, conn, "notified")
-		time.Sleep(rand.N(5 * time.Millisecond)) // the rows come at random times before and after a safety poll
+		time.Sleep(rand.N(5 * time.Millisecond)) // the rows come at random times
 	}
 	hub.rows(t, 50)
 	if got := hub.Stats.Unnotified.Load(); got != 0 {

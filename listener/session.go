@@ -266,7 +266,7 @@ func (s *session) observeLag(began time.Time, more bool) {
 }
 
 // inspect counts the rows whose transaction number this server has not assigned: rows that were restored, replicated or
-// forged. These rows are never sent. It counts at most once a minute, and at most 1,000 rows.
+// forged. These rows are never sent. A session counts at most once a minute, and at most 1,000 rows.
 func (s *session) inspect(ctx context.Context) error {
 	if time.Since(s.inspected) < time.Minute {
 		return nil

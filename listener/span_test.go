@@ -7,7 +7,7 @@ import (
 	"rowcast/listener/cursor"
 )
 
-// nearQuery is used only while it reads few rows again. It leaves out the transactions that have been open for longer.
+// nearQuery must read few rows again. So it leaves out transactions that have been open for too long, or is not used.
 func TestSpan(t *testing.T) {
 	t.Parallel()
 	var s span

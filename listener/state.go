@@ -64,9 +64,9 @@ func (s *session) observe(ctx context.Context, now state) (void bool, err error)
 }
 
 // observeQueue decides whether the NOTIFY queue is so full that the hub must not sleep. While a hub sleeps, every
-// INSERT sends a NOTIFY, and fails if the NOTIFY queue is full. Any session that has called LISTEN and keeps a
-// transaction open lets the queue grow, and any role can fill it. So from QueueLimit on the hub polls, which needs no
-// NOTIFY, until the usage is below half of QueueLimit.
+// INSERT sends a NOTIFY, and its transaction fails to commit if the NOTIFY queue is full. Any session that has called
+// LISTEN and keeps a transaction open lets the queue grow, and any role can fill it. So from QueueLimit on the hub
+// polls, which needs no NOTIFY, until the usage is below half of QueueLimit.
 func (w *wakeup) observeQueue(usage float64) {
 	w.Stats.queue.Store(math.Float64bits(usage))
 	crowded := usage >= w.QueueLimit || w.crowded && usage >= w.QueueLimit/2

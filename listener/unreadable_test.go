@@ -38,7 +38,7 @@ func faulty(t *testing.T, conn *pgx.Conn) {
 	t.Helper()
 	exec(t, conn, `CREATE SEQUENCE rowcast.tries MINVALUE 0`)
 	exec(t, conn, `CREATE FUNCTION rowcast.fault(data jsonb) RETURNS jsonb STABLE LANGUAGE plpgsql AS $$ BEGIN
-		-- The query for the newest rows reads only the stored size, which does not fail.
+		-- The query for the newest rows reads only the stored size, which does not fail in a table.
 		IF data ? 'sqlstate' AND current_query() NOT LIKE '%newest%' AND (NOT data ? 'times' OR nextval('rowcast.tries') < (data ->> 'times')::int) THEN
 			RAISE EXCEPTION 'a fault' USING ERRCODE = data ->> 'sqlstate';
 		END IF;

@@ -9,7 +9,8 @@ import (
 )
 
 // Migration 4 changes the recipient of the rows for everyone from NULL to '*'. A stream that resumes afterwards
-// receives all rows that were committed before the migration and after its cursor, including the rows for everyone.
+// receives the rows for its user and for everyone that were committed before the migration and after its cursor. A row
+// whose recipient was '*' before the migration was not for everyone.
 func TestResumingOverTheMigrationForEveryone(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Empty(t)
