@@ -31,7 +31,8 @@ func (d Difference) String() string { return d.Object + " " + d.What }
 
 // Differences compares each object of the schema with what [Migrate] installs. The schema must have [Version], and the
 // search_path must be pg_catalog. The role of db needs no rights on the schema. Objects that rowcast did not install
-// are ignored, unless they can change or refuse rows of its tables, or keep retention from deleting rows.
+// are ignored, unless they can change or refuse rows of its tables, or keep retention from deleting rows. But the owners
+// of all objects in the schema are checked, and row level security and the grants to PUBLIC of all its tables.
 func Differences(ctx context.Context, db rowsQuerier) ([]Difference, error) {
 	var encoding string
 	if err := db.QueryRow(ctx, "SELECT current_setting('server_encoding')").Scan(&encoding); err != nil {
@@ -246,8 +247,8 @@ func addIdentity(want object, column string) string {
 		column, want.value, want.member(), schema, want.table(), want.member(), int64(MaxID))
 }
 
-// renumber gives a new id to a row if a row of a newer transaction has the same id, as migration 4 does. It first
-// advances the sequence, which must not return an id that a row already has.
+// renumber gives a new id to a row if a newer row has the same id, as migration 4 does. It first advances the sequence,
+// which must not return an id that a row already has.
 const renumber = advance + `;
 UPDATE rowcast.notifications older SET id = DEFAULT WHERE EXISTS (SELECT FROM rowcast.notifications newer WHERE newer.id = older.id AND (newer.xid, newer.ctid) > (older.xid, older.ctid));
 `
@@ -333,7 +334,7 @@ const publicFunctions = `SELECT 'grant', format('FUNCTION rowcast.%I(%s)', prona
 // rowSecurity is a query for tables with row level security. Without a policy for INSERT, only roles that bypass the
 // policies can insert rows.
 const rowSecurity = `SELECT 'table', format('TABLE rowcast.%I', relname),
-		'has row level security' || CASE WHEN relforcerowsecurity THEN ', also for its owner' ELSE '' END || ', which can hide rows from hubs and refuse notifications',
+		'has row level security' || CASE WHEN relforcerowsecurity THEN ', also for its owner' ELSE '' END || ', which can keep hubs from reading rows and refuse notifications',
 		format('ALTER TABLE rowcast.%I %sDISABLE ROW LEVEL SECURITY;', relname, CASE WHEN relforcerowsecurity THEN 'NO FORCE ROW LEVEL SECURITY, ' ELSE '' END), false
 	FROM pg_class WHERE relnamespace = to_regnamespace('rowcast') AND relkind = 'r' AND relrowsecurity ORDER BY relname`
 

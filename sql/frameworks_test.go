@@ -14,7 +14,7 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// frameworksDir has an app for each framework. Their migrations run the code of README.md.
+// frameworksDir has an app for each framework. The migrations of Django, Laravel and Rails are the code of README.md.
 const frameworksDir = "../.ci/frameworks"
 
 // Django installs the schema by a migration, in the database of the app and in the test database. The tests of the app

@@ -124,7 +124,7 @@ func (c *Cluster) stopLeftover(ctx context.Context) error {
 // examine reports whether a process exists, and whether it is a PostgreSQL server with this data directory.
 func examine(pid int, data string) (exists, serves bool) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-	if err != nil { // not Linux
+	if err != nil { // not Linux, or there is no such process
 		text, err = exec.Command("ps", "-ww", "-o", "args=", "-p", strconv.Itoa(pid)).Output()
 	}
 	line := strings.ReplaceAll(string(text), "\x00", " ")

@@ -274,7 +274,7 @@ CREATE FUNCTION rowcast.inbox_counts(u rowcast.inbox_users, recipients text[], O
     SELECT s.number, r.number, s.more OR r.more FROM rowcast.inbox_count(u, recipients, 'seen') AS s, rowcast.inbox_count(u, recipients, 'read') AS r
 $$;
 
--- inbox_page() returns the result of inbox(). It is STABLE, so all of its statements read with one snapshot: that of its caller.
+-- inbox_page() returns the result of inbox(). It is STABLE, so all of its statements read with the snapshot of its caller.
 CREATE FUNCTION rowcast.inbox_page(me text, recipients text[], page integer, before_xid xid8, before_id bigint) RETURNS jsonb
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off
     SET enable_hashjoin = off SET enable_mergejoin = off SET enable_sort = off SET jit = off SET plan_cache_mode = force_generic_plan AS $$
