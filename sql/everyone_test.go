@@ -212,7 +212,7 @@ func TestEarlierHubsCannotReadAfterwards(t *testing.T) {
 	}
 }
 
-// Migration 4 changes two tables. A hub locks them in the opposite order, which can cause a deadlock. The migration
+// Migration 4 changes two tables. A hub may lock them in the opposite order, which can cause a deadlock. The migration
 // then waits until the hub has finished, and succeeds.
 func TestMigrateRetriesAfterADeadlock(t *testing.T) {
 	t.Parallel()

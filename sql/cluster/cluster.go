@@ -39,7 +39,7 @@ var (
 )
 
 // A Cluster is one PostgreSQL server with its files. Its fields are the configuration. They must not be changed while a
-// method runs; Settings take effect at the next start. The methods may be called by several goroutines.
+// method runs. Settings take effect at the next start. The methods may be called by several goroutines.
 type Cluster struct {
 	// Dir is the directory of the data, the log and the socket. If its path is too long for a socket, the socket is in
 	// /tmp. Start creates Dir if it does not exist. DefaultDir returns a suitable directory. Required.

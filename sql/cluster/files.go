@@ -41,8 +41,8 @@ func (c *Cluster) initialize(ctx context.Context) error {
 }
 
 // fill creates the files in an empty directory that only the user of this process can enter, and makes the server's
-// user their owner. initdb is told to let every user connect who can enter the socket's directory, and to require a
-// password on TCP.
+// user their owner. The arguments of initdb make the server require a password over TCP, but not over the socket, whose
+// directory other users cannot enter.
 func (c *Cluster) fill(ctx context.Context, dir string) error {
 	switch {
 	case c.Primary != nil:

@@ -1,6 +1,6 @@
 // Package connstring reads connection strings as libpq does. It uses pgx, and adds the parameters of libpq that pgx
-// does not know. pgx would send them to the server, which refuses them. For the URLs and parameters of other programs,
-// the package returns errors that say what to change.
+// does not know. pgx would send them to the server, which refuses most of them. For the URLs and parameters of other
+// programs, the package returns errors that say what to change.
 package connstring
 
 import (

@@ -19,8 +19,9 @@ import (
 
 func TestMain(m *testing.M) { dbtest.Main(m) }
 
-// keywords has the keywords of libpq in PostgreSQL 18 (PQconndefaults). Each has a value that must be accepted or,
-// after "!", a value that must be refused. A keyword with an empty value is only looked up in the README.
+// keywords has the keywords of libpq in PostgreSQL 18 (PQconndefaults), and servicefile, which pgx accepts too. Each has
+// a value that must be accepted or, after "!", a value that must be refused. A keyword with an empty value is only looked
+// up in the README.
 var keywords = map[string]string{
 	"application_name":          "app",
 	"channel_binding":           "disable",
@@ -76,7 +77,8 @@ var keywords = map[string]string{
 }
 
 // Each keyword of libpq is accepted, or refused with an error that names it. Of the keywords, only application_name and
-// options are sent to the server as parameters, because it would refuse the others. The README documents each keyword.
+// options are sent to the server as parameters, because it would refuse most of the others. The README documents each
+// keyword.
 func TestEachKeywordOfLibpq(t *testing.T) {
 	t.Parallel()
 	readme, err := os.ReadFile("../../cmd/rowcast/README.md")
@@ -107,7 +109,7 @@ func TestEachKeywordOfLibpq(t *testing.T) {
 			}
 			for name := range config.RuntimeParams {
 				if name != "application_name" && name != "options" {
-					t.Errorf("%s: the parameter %s is sent to the server, which refuses it", s, name)
+					t.Errorf("%s: the parameter %s is sent to the server, want only application_name and options", s, name)
 				}
 			}
 		}

@@ -17,8 +17,8 @@ import (
 // revocations are lists of revoked certificates.
 type revocations []*x509.RevocationList
 
-// revocations reads the file sslcrl and the files in the directory sslcrldir. It returns nil if neither setting is
-// there. A file that cannot be read is an error, because the connection would be less secure without the file.
+// revocations reads the file sslcrl and the files in the directory sslcrldir. It returns nil if both settings are
+// missing. A file that cannot be read is an error, because the connection would be less secure without the file.
 func (s settings) revocations() (lists revocations, err error) {
 	var files []string
 	if file := s["sslcrl"]; file != "" {

@@ -5,8 +5,8 @@
 //	func TestMain(m *testing.M) { dbtest.Main(m) }
 //
 // The server is started for the first test that needs a database. Its files are copies of files that initdb creates
-// once for each version of PostgreSQL. It runs as package cluster describes, with fsync off. If PostgreSQL can be
-// neither found nor downloaded, the tests that need a database fail.
+// once for each version of PostgreSQL. It runs as package cluster describes, with fsync off. If PostgreSQL is
+// not found and cannot be downloaded, the tests that need a database fail.
 package dbtest
 
 import (

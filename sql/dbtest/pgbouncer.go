@@ -37,7 +37,7 @@ default_pool_size = %d
 	}
 	cmd := exec.Command(program, file)
 	cmd.Stdout, cmd.Stderr = t.Output(), t.Output()
-	if os.Geteuid() == 0 { // PgBouncer refuses to run as root, and of the other users only the owner can enter the socket's directory
+	if os.Geteuid() == 0 { // PgBouncer refuses to run as root, and only root and the owner can enter the socket's directory
 		info, err := os.Stat(config.Host)
 		if err != nil {
 			t.Fatal(err)

@@ -16,9 +16,9 @@ import (
 	"rowcast/sql/cluster"
 )
 
-// Client returns the path of a client program, such as pg_dump: the one beside the server programs or, without it, the
-// one on the PATH. If there is none, the test ends with [Missing]. If the program has an older major version than the
-// server, the test is skipped, unless the program is psql.
+// Client returns the path of a client program, such as pg_dump. It looks beside the server programs first, and then on
+// the PATH. If there is none, the test ends with [Missing]. If the program has an older major version than the server,
+// the test is skipped, unless the program is psql.
 func Client(t testing.TB, name string) string {
 	t.Helper()
 	if err := prepare(); err != nil {
@@ -53,9 +53,9 @@ func Program(t testing.TB, debianPackage string, names ...string) string {
 	return ""
 }
 
-// Node returns the path of a Node that all npm packages in the tests support: the one that .ci/run installs or, without
-// it, the one on the PATH. (.ci/run installs one because the Node 18 of Debian 12 is too old.) If there is none, or it
-// is too old, the test ends with [Missing].
+// Node returns the path of a Node that all npm packages in the tests support. It prefers the Node that .ci/run installs
+// to the Node on the PATH. (.ci/run installs one because the Node 18 of Debian 12 is too old.) If there is no Node, or
+// the Node on the PATH is too old, the test ends with [Missing].
 func Node(t testing.TB) string {
 	t.Helper()
 	return node(t, caches())
