@@ -31,9 +31,9 @@ func (d Difference) String() string { return d.Object + " " + d.What }
 
 // Differences compares each object of the schema with what [Migrate] installs. The schema must have [Version], and the
 // search_path must be pg_catalog. The role of db needs no rights on the schema. Objects that rowcast did not install
-// are ignored, unless they can change or refuse rows of its tables, or keep retention from deleting rows. But the owners
-// of all tables, views, sequences and functions in the schema are checked, and so are row level security and the grants
-// to PUBLIC of all its tables.
+// are ignored, unless they can change or refuse rows of its tables, or keep retention from deleting rows. But the
+// owners of all tables, views, sequences and functions in the schema are checked, and so are row level security and the
+// grants to PUBLIC of all its tables.
 func Differences(ctx context.Context, db rowsQuerier) ([]Difference, error) {
 	var encoding string
 	if err := db.QueryRow(ctx, "SELECT current_setting('server_encoding')").Scan(&encoding); err != nil {

@@ -85,10 +85,10 @@ func CheckInbox(ctx context.Context, db querier) error {
 // this server inserts later.
 //
 // If isRestored is true, the restored rows will get the number 1, and adoptInbox corrects the snapshots of all users.
-// Afterwards, rows for the user that were unread are still unread, and rows that the user has archived with "all" are no
-// longer archived. Restored rows for groups and everyone are seen and read, unless the user has marked them as unread
-// since the last "all". Restored rows for the user are then seen if the user has ever marked all as seen or read. No
-// earlier change can be undone.
+// Afterwards, rows for the user that were unread are still unread, and rows that the user has archived with "all" are
+// no longer archived. Restored rows for groups and everyone are seen and read, unless the user has marked them as
+// unread since the last "all". Restored rows for the user are then seen if the user has ever marked all as seen or
+// read. No earlier change can be undone.
 //
 // Otherwise, the restored rows keep their numbers, and they all keep their state. The dump can still contain snapshots
 // that are ahead of this server, if the last transactions of the other server inserted no rows.

@@ -54,8 +54,8 @@ func Parse(s string) (*pgx.ConnConfig, error) {
 	return config, settings.setSockets(config)
 }
 
-// parseHosts parses a connection string with port=5432 and sslmode=disable in place of its own values. So the result has
-// one address for each host, and an invalid port or sslmode is no error yet.
+// parseHosts parses a connection string with port=5432 and sslmode=disable in place of its own values. So the result
+// has one address for each host, and an invalid port or sslmode is no error yet.
 func parseHosts(s string) (*pgx.ConnConfig, error) {
 	return pgx.ParseConfig(override(override(s, "port", "5432"), "sslmode", "disable"))
 }

@@ -19,9 +19,9 @@ import (
 
 func TestMain(m *testing.M) { dbtest.Main(m) }
 
-// keywords has the keywords of libpq in PostgreSQL 18 (PQconndefaults), and servicefile, which pgx accepts too. Each has
-// a value that must be accepted or, after "!", a value that must be refused. A keyword with an empty value is only looked
-// up in the README.
+// keywords has the keywords of libpq in PostgreSQL 18 (PQconndefaults), and servicefile, which pgx accepts too. Each
+// has a value that must be accepted or, after "!", a value that must be refused. A keyword with an empty value is only
+// looked up in the README.
 var keywords = map[string]string{
 	"application_name":          "app",
 	"channel_binding":           "disable",
