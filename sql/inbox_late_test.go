@@ -7,8 +7,8 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Rows whose transactions were in progress at "all" appear when the transactions commit: in the list, on its pages and
-// in the counts, until the next "all". A transaction sees its own rows before it commits.
+// If a transaction was in progress when all rows were archived, its rows appear when it commits: in the list, on its
+// pages and in the counts. They disappear when all rows are archived again. A transaction sees its own rows before it commits.
 func TestInboxRowsThatCommitAfterAll(t *testing.T) {
 	t.Parallel()
 	v := alice(t)

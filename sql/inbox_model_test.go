@@ -17,7 +17,8 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// An inboxModel is the expected inbox of a user. It has sets of rows where the database has cursors and snapshots.
+// An inboxModel is the expected inbox of a user. It has sets of rows where the database has cursors and snapshots. In
+// the comments, "all" is an operation on all rows up to a cursor.
 type inboxModel struct {
 	version       int64
 	seen          map[int64]bool

@@ -60,7 +60,7 @@ func openTransactions(t *testing.T, dsn string, count int) (open []*pgx.Conn) {
 
 // The functions read few blocks, whatever the size of the table is, and however many transactions have been open since
 // before the rows were inserted. This holds for the plans of the first calls and of later calls, and without
-// statistics.
+// statistics. Only after a user has marked very many rows one by one do the functions read more (see checkManyStates).
 func TestInboxReadsFewBlocks(t *testing.T) {
 	t.Parallel()
 	for _, count := range []int{0, 1, 50} {

@@ -12,7 +12,7 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-var update = flag.Bool("update", false, "write objects.txt anew")
+var update = flag.Bool("update", false, "write objects.txt and inbox/objects.txt anew")
 
 // objects.txt lists the objects of a migrated database. inbox/objects.txt lists the objects that the inbox adds.
 func TestObjectsAreThoseOfAMigratedDatabase(t *testing.T) {

@@ -15,8 +15,8 @@ import (
 var ErrRestored = errors.New("rowcast.notifications was restored from another server")
 
 // A dump contains the column xid, so a restored row keeps the transaction number that the other server assigned. This
-// server has its own counter. "since" is the transaction that restored the dump, "present" the next number that this
-// server will assign:
+// server has its own counter. "since" is the transaction that restored the dump. "present" is the xmax of the present
+// snapshot, which is the next number that this server assigns unless transactions are running:
 //
 //	numbers of this server:   3 ......... since ......... present ........>
 //	restored rows with xid:       (A)             (B)              (C)

@@ -217,7 +217,7 @@ func Excess(ctx context.Context, db rowsQuerier, role string) ([]Right, error) {
 }
 
 // excess is a query for the rights of a role. It leaves out rights to read and to execute, USAGE, and the right to set
-// single columns other than xid in an INSERT of a notification. It finds the objects without USAGE on the schema.
+// single columns other than xid in an INSERT of a notification. It needs no rights on the schema.
 const excess = `WITH home AS (SELECT oid FROM pg_namespace WHERE nspname = 'rowcast'),
 	ours AS (SELECT c.oid, relname, relkind FROM pg_class c JOIN home ON relnamespace = home.oid WHERE relkind IN ('r', 'S'))
 	SELECT privilege, columns, kind, name FROM (
@@ -249,7 +249,7 @@ func WatcherGrants(ctx context.Context, db rowsQuerier) ([]string, error) {
 
 // watcherGrants is a query for GRANT statements. It checks the rights that the SQL function rowcast.watch_function()
 // grants. It leaves out the rights on watch_type(), which only rowcast.watch() needs, and on watch_refusal(), which is
-// called only when a statement fails.
+// called only after rowcast.notifications has refused a row.
 const watcherGrants = `WITH owners AS (SELECT DISTINCT pronamespace AS home, proowner AS owner FROM pg_proc
 		WHERE pronamespace = to_regnamespace('rowcast') AND ` + ofWatchedTable + `)
 	SELECT format('GRANT %s TO %I;', what, pg_get_userbyid(owner)) FROM owners, LATERAL (

@@ -20,8 +20,8 @@ type Script struct {
 	Inbox bool
 }
 
-// Print writes the script. The script leaves the search_path as it was, because a framework runs its next statements
-// with it. Statements that return rows are in DO blocks, because psql would print the rows.
+// Print writes the script. The script leaves the search_path as it was, because the next statements of a framework
+// need it. Statements that return rows are in DO blocks, because psql would print the rows.
 func (s Script) Print(w io.Writer) error {
 	begin, end := "BEGIN;\n", "COMMIT;\n"
 	if s.NoTransaction {
@@ -71,8 +71,9 @@ BEGIN
 END $$;
 `
 
-// once is the form of a migration that runs only if the schema has neither its version nor its sign. The arguments are
-// the name, the version, the sign and the SQL of the migration.
+// once is the form of a migration. The migration runs only if its version is not recorded and its sign is false. If its
+// sign is true, only the version is recorded. The arguments are the name, the version, the sign and the SQL of the
+// migration.
 const once = `
 DO $once$ BEGIN -- %[1]s
     IF (SELECT coalesce(max(version_id), 0) >= %[2]d FROM ` + versionTable + `) THEN
@@ -86,7 +87,8 @@ DO $once$ BEGIN -- %[1]s
 END $once$;
 `
 
-// onceInbox is the text around the migration of the inbox, which then runs only if the inbox is not installed.
+// onceInbox is the form of the migration of the inbox. The migration runs only if the inbox is not installed. The
+// argument is its SQL.
 const onceInbox = `
 DO $once$ BEGIN -- inbox
     IF ` + installedInbox + ` = 0 THEN

@@ -100,8 +100,8 @@ func Unwatch(ctx context.Context, dsn, name string) (table string, was bool, err
 	return table, was, err
 }
 
-// watchLockTimeout bounds the wait for the locks of a table. While a session waits for such a lock, later statements of
-// the app can wait behind that session.
+// watchLockTimeout bounds each wait for a lock: for a lock of the table, and for the lock of migrations. While a session
+// waits for a lock of the table, later statements of the app can wait behind that session.
 const watchLockTimeout = 5 * time.Second
 
 // onTable finds a table with the search_path of the connection. It then begins a transaction with a safe search_path,
@@ -137,8 +137,8 @@ func onTable(ctx context.Context, dsn, name string, change func(tx pgx.Tx, table
 	return err
 }
 
-// securedByOwner calls f like [secured], if the schema has the functions that watch tables. The error for a role
-// without rights names the owner of the schema.
+// securedByOwner calls f like [secured], if the schema has the functions that watch tables. If the role lacks a right
+// and PostgreSQL gives no hint, the error names the owner of the schema.
 func securedByOwner(ctx context.Context, conn *pgx.Conn, f func(tx pgx.Tx) error) error {
 	var owner string
 	err := secured(ctx, conn, func(tx pgx.Tx) (err error) {
@@ -190,8 +190,8 @@ type hinted struct {
 func (e hinted) Error() string { return e.text }
 func (e hinted) Unwrap() error { return e.cause }
 
-// A Watched is a watched table, with its options and its problems. Table is empty if the table or its triggers were
-// dropped.
+// A Watched is a watched table, with its options and its problems. Table is empty if the table or all of its triggers
+// were dropped.
 type Watched struct {
 	Watch
 	Problems []string // what is wrong, without full stops
@@ -199,8 +199,9 @@ type Watched struct {
 	Failing bool
 	// Virtual reports whether the table has a virtual generated column. Such a table cannot be watched again.
 	Virtual bool
-	// Mend is SQL that is meant to mend the problems. It is empty if there are none, if Virtual is true, or if an
-	// expression names a column that was dropped or renamed.
+	// Mend is SQL that is meant to mend the problems. If Table is empty, or a partition or child of the table is a
+	// foreign table, Mend ends the watching. Otherwise, Mend is empty if there are no problems, if Virtual is true, or if
+	// an expression names a column that was dropped or renamed.
 	Mend string
 }
 
@@ -269,7 +270,7 @@ func (w *Watched) examine(watcher string, dropped []string) {
 	}
 }
 
-// These are problems of tables that cannot be watched. The names of the columns follow virtualColumns.
+// These are problems of tables that cannot be watched. virtualColumns is only the beginning of the problem.
 const (
 	foreignChild   = "it has a partition or child that is a foreign table"
 	virtualColumns = "virtual generated columns, "

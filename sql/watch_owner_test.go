@@ -30,8 +30,8 @@ func giveSchema(t *testing.T, conn *pgx.Conn, role string) {
 	END $$`)
 }
 
-// trap is SQL that creates a table. Expressions on its columns run code of the owner of the table: in the CHECK of a
-// domain, when a constant is converted, and in a cast. The code counts its runs, fails if another role than the owner
+// trap is SQL that creates a table. Expressions on its columns run code of the owner of the table: in a cast, and in
+// the CHECK of a domain, which also runs when a constant is converted. The code counts its runs, fails if another role than the owner
 // runs it, and changes the search_path of the session.
 const trap = `CREATE SCHEMA shop;
 	CREATE SEQUENCE shop.runs;
@@ -219,8 +219,9 @@ func (p watchProblem) mends() bool {
 	return p.want != "" && !strings.Contains(p.want, "dropped or renamed") && !strings.Contains(p.want, "virtual")
 }
 
-// ReadWatched returns what is wrong with a watched table. The statement in Mend repairs it. There is no such statement if
-// an expression names a column that was dropped or renamed, or if the table has a virtual generated column.
+// ReadWatched returns what is wrong with a watched table. The statement in Mend repairs it or ends the watching. There is
+// no such statement if an expression names a column that was dropped or renamed, or if the table has a virtual generated
+// column.
 func TestProblemsOfWatchedTables(t *testing.T) {
 	t.Parallel()
 	const watch = `SELECT rowcast.watch('t', 'a', data => $$jsonb_build_object('c', "B c")$$, "on" => '{insert,update}', "when" => 'o.d IS NULL -- e')`
@@ -380,8 +381,7 @@ func TestSettingsOfTheWriterChangeNoExpression(t *testing.T) {
 }
 
 // If a watched table gets another owner, code of the new owner must not run with the rights of the earlier owner.
-// Statements on the table fail, or send nothing, until the table is watched again. If the new owner has all rights of
-// the earlier owner, the statements continue to send notifications.
+// Statements on the table fail, or send nothing, until the table is watched again or the earlier owner gets it back.
 func TestCodeOfAnotherOwnerDoesNotRun(t *testing.T) {
 	t.Parallel()
 	conn := connect(t, dbtest.Database(t))

@@ -178,7 +178,7 @@ func TestWatchErrors(t *testing.T) {
 }
 
 // The recipient, the event and the condition of a watched table accept only some types. The error for another type
-// names the accepted types. If the recipient is an array, each distinct element that is not NULL gets a notification.
+// says what to write. If the recipient is an array, each distinct element that is not NULL gets a notification.
 func TestTypesOfWatchedExpressions(t *testing.T) {
 	t.Parallel()
 	conn := connect(t, dbtest.Database(t))
