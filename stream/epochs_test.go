@@ -18,8 +18,8 @@ func afterCrashes(t *testing.T) *fakeFeed {
 	return f
 }
 
-// beginEpoch begins the next epoch. left is the last row that is left: rows of transactions above its transaction are
-// lost. If left is nil, no row is lost.
+// beginEpoch begins the next epoch. left is the last row that the server still has: rows of transactions above its
+// transaction are lost. If left is nil, no row is lost.
 func (f *fakeFeed) beginEpoch(left *cursor.Row) {
 	if f.now.Epoch++; left != nil {
 		f.now = f.now.Clamp(*left, f.now.Epoch)

@@ -60,7 +60,7 @@ func readResponse(response *http.Response, sent time.Time, mark GroupMark) (answ
 	return answer{grant, lifetime, sent.Add(lifetime)}, err
 }
 
-// A body is the JSON object of an answer. Other keys of the object are ignored.
+// A body is the JSON object of an answer. Other keys of the object are ignored, but no key may occur twice.
 type body struct {
 	recipient string
 	groups    []string

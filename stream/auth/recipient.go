@@ -15,9 +15,8 @@ type GroupMark string
 
 const defaultMark GroupMark = ":"
 
-// UnmarshalText sets the mark to the value of a flag. It returns an error if the value cannot be part of a group's
-// name: if it is not shorter than the longest name, or contains what no recipient may contain. An empty value means the
-// default.
+// UnmarshalText sets the mark to the value of a flag. It returns an error if the value is not valid as a recipient, or
+// is as long as the longest name of a group. An empty value means the default.
 func (m *GroupMark) UnmarshalText(text []byte) error {
 	*m = GroupMark(text)
 	switch {
