@@ -8,7 +8,8 @@ import (
 )
 
 // If a transaction was in progress when all rows were archived, its rows appear when it commits: in the list, on its
-// pages and in the counts. They disappear when all rows are archived again. A transaction sees its own rows before it commits.
+// pages and in the counts. They disappear when all rows are archived again. A transaction sees its own rows before it
+// commits.
 func TestInboxRowsThatCommitAfterAll(t *testing.T) {
 	t.Parallel()
 	v := alice(t)

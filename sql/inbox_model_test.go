@@ -193,7 +193,8 @@ func (d *modelDevice) list() {
 	d.lists = append(d.lists, l)
 }
 
-// act does one random operation. "All" sometimes has the cursor of an old list.
+// act does one random operation, or none if it has chosen undo and there is nothing to undo. "All" sometimes has the
+// cursor of an old list.
 func (d *modelDevice) act() {
 	l := d.lists[len(d.lists)-1-d.random.IntN(min(3, len(d.lists)))]
 	op := modelOp{action: []string{"seen", "read", "read", "unread", "archive", "unarchive", "undo", "undo"}[d.random.IntN(8)]}

@@ -29,7 +29,7 @@ func fillInbox(tb testing.TB, conn *pgx.Conn, rows int) {
 }
 
 // cost runs a query that calls a function of the inbox, and returns how many blocks the call has read. It fails if the
-// call has scanned a whole table.
+// call has scanned all of notifications or inbox_states.
 func cost(t *testing.T, conn *pgx.Conn, query string, args ...any) (blocks int) {
 	t.Helper()
 	run(t, conn, "BEGIN")

@@ -138,7 +138,7 @@ func onTable(ctx context.Context, dsn, name string, change func(tx pgx.Tx, table
 }
 
 // securedByOwner calls f like [secured], if the schema has the functions that watch tables. If the role lacks a right
-// and PostgreSQL gives no hint, the error names the owner of the schema.
+// and the error has no hint, it names the owner of the schema.
 func securedByOwner(ctx context.Context, conn *pgx.Conn, f func(tx pgx.Tx) error) error {
 	var owner string
 	err := secured(ctx, conn, func(tx pgx.Tx) (err error) {
@@ -245,7 +245,8 @@ func ReadWatched(ctx context.Context, db rowsQuerier) ([]Watched, error) {
 	return all, nil
 }
 
-// examine finds the expressions that name a dropped or renamed column, and sets Mend.
+// examine adds a problem for each expression that names a dropped or renamed column, and sets Failing, Virtual and
+// Mend.
 func (w *Watched) examine(watcher string, dropped []string) {
 	renamed := false
 	for _, e := range []struct{ name, text string }{

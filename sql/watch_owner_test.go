@@ -31,8 +31,8 @@ func giveSchema(t *testing.T, conn *pgx.Conn, role string) {
 }
 
 // trap is SQL that creates a table. Expressions on its columns run code of the owner of the table: in a cast, and in
-// the CHECK of a domain, which also runs when a constant is converted. The code counts its runs, fails if another role than the owner
-// runs it, and changes the search_path of the session.
+// the CHECK of a domain, which also runs when a constant is converted. The code counts its runs, fails if another role
+// than the owner runs it, and changes the search_path of the session.
 const trap = `CREATE SCHEMA shop;
 	CREATE SEQUENCE shop.runs;
 	CREATE FUNCTION shop.spy(text) RETURNS boolean LANGUAGE plpgsql IMMUTABLE SECURITY INVOKER AS $$ BEGIN
@@ -156,7 +156,7 @@ func TestReadWatchedRunsNoCode(t *testing.T) {
 	}
 }
 
-// Two sessions can watch tables of the same role at the same time.
+// If two sessions watch tables of the same role at the same time, the second session waits, and both succeed.
 func TestWatchTwoTablesAtOnce(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -362,7 +362,7 @@ func TestVirtualColumnsAreRefused(t *testing.T) {
 	}
 }
 
-// Every role can change the settings of its session. The trigger function of a watched table has its own values of some
+// Every role can change settings of its session. The trigger function of a watched table has its own values of some
 // settings, such as DateStyle. So with these settings, a writer cannot change what the expressions mean.
 func TestSettingsOfTheWriterChangeNoExpression(t *testing.T) {
 	t.Parallel()
@@ -381,7 +381,8 @@ func TestSettingsOfTheWriterChangeNoExpression(t *testing.T) {
 }
 
 // If a watched table gets another owner, code of the new owner must not run with the rights of the earlier owner.
-// Statements on the table fail, or send nothing, until the table is watched again or the earlier owner gets it back.
+// Statements on the table fail, or send nothing, until the table is watched again or the earlier owner gets the table
+// back.
 func TestCodeOfAnotherOwnerDoesNotRun(t *testing.T) {
 	t.Parallel()
 	conn := connect(t, dbtest.Database(t))
