@@ -14,8 +14,8 @@ import (
 	"rowcast/stream"
 )
 
-// A stream that Disconnect ends first receives its pending events. Then it receives a new retry time, and rowcast.bye
-// with the hub's cursor. Other streams continue.
+// When Disconnect ends a stream, the stream first receives its pending events. Then it receives a new retry time, and
+// rowcast.bye with the hub's cursor. Other streams continue.
 func TestDisconnect(t *testing.T) {
 	t.Parallel()
 	f := serveFeed(t, func(s *site) { s.hub.Retry = time.Hour }) // with an hour, two random times are hardly ever equal
@@ -93,7 +93,7 @@ func firstBytes(t *testing.T, f *fakeFeed, grant stream.Grant) string {
 	return w.body.String()
 }
 
-// After a minute, a disconnect no longer keeps older grants from opening a stream.
+// After more than a minute, a disconnect no longer keeps older grants from opening a stream.
 func TestDisconnectExpires(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

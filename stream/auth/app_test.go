@@ -85,8 +85,8 @@ func (a *fakeApp) withCookie(t *testing.T, cookie string) (stream.Grant, error) 
 	return a.Authenticate(newRequest(t.Context(), "Cookie", cookie))
 }
 
-// An answer that accepts a client is kept for a second, for the same credentials from the same address. A denial is not
-// kept.
+// An answer that accepts a client is kept for a second, for the same credentials, Host and client address. A denial is
+// not kept.
 func TestAnswersAreCached(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -157,7 +157,7 @@ func TestFailedRenewalsAreLogged(t *testing.T) {
 }
 
 // While the app's endpoint fails, a stream continues for the grace after its grant has expired. The app is asked every 5
-// to 15 s, and for the last time at the end of the grace, which can be sooner.
+// to 15 s. The last request is at the end of the grace, which can be less than 5 s after the request before it.
 func TestGraceWhileTheAppFails(t *testing.T) {
 	t.Parallel()
 	for _, recovers := range []bool{false, true} {

@@ -39,8 +39,8 @@ func flood(n int, authenticate func(i int, cookie string)) *sync.WaitGroup {
 	return &all
 }
 
-// Of a hundred requests from one address, eight run at once, and the others wait. A request from another address does
-// not wait.
+// Of a hundred requests from one address or one IPv6 network, eight run at once, and the others wait. A request from
+// another address or network does not wait.
 func TestShareOfAnAddress(t *testing.T) {
 	t.Parallel()
 	same := func(address string) func(int) string { return func(int) string { return address } }
