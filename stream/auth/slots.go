@@ -7,8 +7,8 @@ import (
 )
 
 // At most 32 requests to the app run at once. At most 24 of them are for requests of clients, such as new streams, and
-// at most 8 of these for clients of one address (see AddressOf in package stream). Further requests wait. In this package, "new
-// streams" also means polls and requests for an inbox.
+// at most 8 of these for clients of one address (see AddressOf in package stream). Further requests wait. In this
+// package, "new streams" also means polls and requests for an inbox.
 const (
 	maxRequests   = 32
 	maxOpening    = 24
