@@ -220,8 +220,8 @@ func prepare(ctx context.Context, tx pgx.Tx) (version int64, err error) {
 	return version, err
 }
 
-// createSchema creates the schema if it does not exist. If the current role may not create it, the error names the owner
-// of the database, who may create it or grant the right.
+// createSchema creates the schema if it does not exist. If the current role may not create it, the error names the
+// owner of the database, who may create it or grant the right.
 func createSchema(ctx context.Context, tx pgx.Tx) error {
 	var owner, grant string
 	const query = `SELECT pg_get_userbyid(datdba), format('GRANT CREATE ON DATABASE %I TO %I', datname, current_user)
@@ -348,8 +348,8 @@ func checkOwners(ctx context.Context, tx pgx.Tx) error {
 
 // findStranger is a query. It returns the owner, the name and the kind of an object that another role than the current
 // one owns: the schema (kind 0), a relation in it (kind 1) or a function in it (kind 2). It leaves out objects that a
-// superuser owns. It also leaves out the trigger functions of watched tables, which belong to the owners of the tables:
-// only a trigger of a table can call such a function, and no migration creates a trigger with it.
+// superuser owns. It also leaves out the trigger functions of watched tables, which belong to the owners of the tables.
+// They are harmless: only a trigger of a table can call such a function, and no migration creates a trigger with it.
 const findStranger = `SELECT rolname AS owner, name, kind FROM (
         SELECT nspowner, 0, 'the schema ' || nspname FROM pg_namespace WHERE nspname = 'rowcast'
         UNION ALL SELECT relowner, 1, 'rowcast.' || relname FROM pg_class WHERE relnamespace = to_regnamespace('rowcast')

@@ -100,8 +100,8 @@ func Unwatch(ctx context.Context, dsn, name string) (table string, was bool, err
 	return table, was, err
 }
 
-// watchLockTimeout bounds each wait for a lock: for a lock of the table, and for the lock of migrations. While a session
-// waits for a lock of the table, later statements of the app can wait behind that session.
+// watchLockTimeout bounds each wait for a lock: for a lock of the table, and for the lock of migrations. While a
+// session waits for a lock of the table, later statements of the app can wait behind that session.
 const watchLockTimeout = 5 * time.Second
 
 // onTable finds a table with the search_path of the connection. It then begins a transaction with a safe search_path,

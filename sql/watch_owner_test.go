@@ -219,9 +219,9 @@ func (p watchProblem) mends() bool {
 	return p.want != "" && !strings.Contains(p.want, "dropped or renamed") && !strings.Contains(p.want, "virtual")
 }
 
-// ReadWatched returns what is wrong with a watched table. The statement in Mend repairs it or ends the watching. There is
-// no such statement if an expression names a column that was dropped or renamed, or if the table has a virtual generated
-// column.
+// ReadWatched returns what is wrong with a watched table. The statement in Mend repairs it or ends the watching. There
+// is no such statement if an expression names a column that was dropped or renamed, or if the table has a virtual
+// generated column.
 func TestProblemsOfWatchedTables(t *testing.T) {
 	t.Parallel()
 	const watch = `SELECT rowcast.watch('t', 'a', data => $$jsonb_build_object('c', "B c")$$, "on" => '{insert,update}', "when" => 'o.d IS NULL -- e')`

@@ -12,8 +12,9 @@ import (
 var ErrTooMany = errors.New("too many calls run or wait")
 
 // A Queue limits how many calls run at one time. Each call has a key, such as a user. Calls with one key use at most
-// half of this limit, or one call if that is more, and waiting keys take turns. If Calls is at least 2, a user with many
-// slow calls therefore does not block the calls of other users. The fields must not be changed after the first use.
+// half of this limit, or one call if that is more, and waiting keys take turns. If Calls is at least 2, a user with
+// many slow calls therefore does not block the calls of other users. The fields must not be changed after the first
+// use.
 type Queue[K comparable] struct {
 	// Calls limits how many calls run at one time. It must be set.
 	Calls int
