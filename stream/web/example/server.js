@@ -46,7 +46,7 @@ app.use((req, res, next) => {
 app.use(express.static("public"));
 app.use(passToHub(HUB));
 
-// Refuses forms of other sites. Browsers send the site of the page as Origin.
+// Refuses forms of pages of other origins. Browsers send the origin of the page in the header Origin.
 app.use((req, res, next) => {
   if (["GET", "HEAD"].includes(req.method) || req.get("Origin") === `${req.protocol}://${req.host}`) return next();
   res.status(403).send("This form belongs to another site.");
@@ -66,7 +66,7 @@ app.use(
   }),
 );
 
-// The hub asks here which user opens a stream. Its request has the cookie of the browser.
+// The hub asks here which user opens a stream or reads an inbox. Its request has the cookie of the browser.
 app.get("/rowcast/auth", (req, res) => {
   const { user } = req.session;
   if (req.get("Rowcast-Check") === "renew") req.session = null; // answer, but do not extend the session
@@ -89,7 +89,7 @@ app.post("/sign-in", async (req, res) => {
   if (!rows.length) return res.redirect(303, "/sign-in");
   await promisify(req.session.regenerate).call(req.session);
   req.session.user = rows[0].id;
-  await promisify(req.session.save).call(req.session); // a browser follows the redirect before express-session has saved
+  await promisify(req.session.save).call(req.session); // a browser may follow the redirect before express-session has saved
   res.redirect(303, "/");
 });
 

@@ -34,7 +34,7 @@ export class Connection {
   #patience = 1; // a factor of SILENCE, for large events on slow connections
   #polls = false; // the current attempt is a poll
   #pollUntil = 0; // until this time, attempts are polls, because a proxy withholds streams
-  #behind = false; // the hub cannot read from PostgreSQL
+  #behind = false; // the hub has not read from PostgreSQL for more than BEHIND seconds
   #state;
   #reason; // the reason of the state "open": "buffered" while the client polls
   #token;

@@ -21,8 +21,8 @@ export function read(text) {
 
 const seenAll = (c, xid) => xid < c.xmax && xid !== c.xid && !c.flying.has(xid);
 
-/** Reports whether cursor c has seen a row. The row is given by the cursor of its event, which has the number of its transaction and
- * its id. Both arguments are results of read. */
+/** Reports whether cursor c has seen a row. The argument row is the cursor of the row's event, which has the id of the row and the number
+ * of its transaction. Both arguments are results of read. */
 export const seen = (c, row) => c && row && (c.xid && row.xid === c.xid ? row.id <= c.id : seenAll(c, row.xid));
 
 /** Reports whether cursor a has seen everything that cursor b has seen. Both are texts. The result is false if they are of two epochs

@@ -366,13 +366,13 @@ export class Tabs {
     this.#say({ t: "answer", to: id, frames: known(this.#at) || !theirs[0] ? [] : this.#recent.after(known) });
   }
 
-  // Waits for the leader's next message, and steals the lock if none comes. Answers do not count, because a frozen page answers, too.
+  // Waits for the leader's next message, and steals the lock if none comes. Answers do not count, because a frozen page may answer, too.
   #watch(heartbeats) {
     const due = this.#now() + heartbeats * this.#heartbeat;
     this.#timers.after("watch", heartbeats * this.#heartbeat, async () => {
       if (this.#now() > due + 2 * SECOND) return this.#watch(1); // the computer slept, or the tab is throttled
       const abort = this.#abort;
-      await this.window.navigator.locks.query().catch(() => {}); // evicts a leader from the back/forward cache
+      await this.window.navigator.locks.query().catch(() => {}); // may evict a leader from the back/forward cache
       if (this.#abort === abort && abort && !this.#leads) this.#timers.after("watch", SECOND + SECOND * this.window.Math.random(), () => this.#steal());
     });
   }

@@ -92,7 +92,7 @@ export class RowcastInboxElement extends Base {
     this.toggleAttribute("with-credentials", !!value);
   }
 
-  /** Texts that replace those of the dictionary. */
+  /** Texts that replace texts of the dictionary. */
   get strings() {
     return this.#strings;
   }

@@ -6,7 +6,7 @@ import { age } from "./time.js";
 
 const SECOND = 1_000;
 
-/** A List shows rows, and marks those as seen that are visible for a second. */
+/** A List shows rows, and marks a row as seen when it was visible for a second. */
 export class List {
   node = h("ul", { part: "list", role: "list" });
   #host;

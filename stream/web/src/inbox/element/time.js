@@ -2,7 +2,7 @@
 
 const SECOND = 1_000;
 
-/** Returns how long ago a time was, or its date. A time in the future is now. */
+/** Returns how long ago a time was, or its date. A time in the future counts as now. */
 export function age(time, now, lang) {
   if (isNaN(time)) return "";
   const seconds = Math.max(0, (now - time) / SECOND);

@@ -135,7 +135,7 @@ export class RowcastInbox extends EventTarget {
     this.#changed();
   }
 
-  /** Loads the list, and opens the stream at the list's cursor. So no row is missing between the list and the stream, or in both. */
+  /** Loads the list, and opens the stream at the list's cursor. So each row is either in the list or comes with the stream. */
   async load() {
     const run = ++this.#run;
     clearTimeout(this.#timers.retry);
@@ -269,7 +269,7 @@ export class RowcastInbox extends EventTarget {
     if (this.#counted - this.#arrived < SETTLE) this.#recount();
   }
 
-  /** Asks for the counts when everything has arrived. If the answers stay old, the list is loaded again. */
+  /** Asks for the counts after a wait, when everything has probably arrived. If the answers stay old, the list is loaded again. */
   #recount(tries = 0) {
     clearTimeout(this.#timers.recount);
     this.#timers.recount = setTimeout(async () => {
@@ -355,7 +355,7 @@ export class RowcastInbox extends EventTarget {
     this.#changed();
   }
 
-  /** Dispatches one event "change" for all changes that were made in one task of the event loop. */
+  /** Dispatches the event "change" in a microtask, once for all changes until then. */
   #changed() {
     this.#view = undefined;
     this.#moves++;

@@ -1,4 +1,5 @@
-// The changes that a page makes. They are shown at once, and sent one after the other. read and archive can be undone.
+// The changes that a page makes. They are shown at once, and sent one after the other. read and archive can be undone. An undo does not
+// wait for later changes.
 
 const SECOND = 1_000;
 

@@ -2,7 +2,7 @@
 
 import { MANY } from "../many.js";
 
-const DONE = 20; // requests whose events may still arrive
+const DONE = 20; // the number of operations with an answer that are kept, because their events may still arrive
 
 /** What each action changes. */
 const EFFECTS = {
@@ -36,7 +36,7 @@ export class Rows {
   rows = /** @type {any[]} */ ([]); // the newest first
   waiting = /** @type {any[]} */ ([]); // rows that wait until they may move the list
   before = null; // the value that selects the next page, or null after the last page
-  cursor; // of what the list shows
+  cursor; // the cursor of what the list shows
   counts = { version: 0, unseen: 0, unread: 0 };
   ops = /** @type {any[]} */ ([]); // operations without an answer, in their order
   done = /** @type {any[]} */ ([]); // the last operations with an answer
@@ -124,7 +124,7 @@ export class Rows {
   }
 
   /** Returns the ids of the rows of the list that the cursor up_to contains. Cursors cannot be compared here, so the result is undefined
-   * unless the cursor is one that the list has had. The result is empty if newer changes of all rows are known. */
+   * unless up_to is the cursor of the list, or of an operation of this page. The result is empty if newer changes of all rows are known. */
   covered({ action, up_to, version }) {
     if (this.all.every((row) => isOld(row, action, version))) return [];
     const op = [...this.ops, ...this.done].find((op) => op.action === action && op.all === up_to && !op.extended && (op.version ?? version) === version);
