@@ -38,8 +38,8 @@ type Conn interface {
 func CanTakeOver(r *http.Request) bool { return r.ProtoMajor == 1 && r.TLS == nil }
 
 // Open writes the head of the response, which net/http formats, and the first bytes of the body. timeout is the time
-// after which a Write fails if the client accepts nothing. The body of a connection that is taken over is not chunked
-// and ends with the connection, because proxies forward such a body without delay. Open fails with an error that is
+// after which a Write fails if the client accepts nothing. On a connection that is taken over, the body ends with the
+// connection. It is not chunked, because some proxies delay chunks. Open fails with an error that is
 // [http.ErrNotSupported] if w cannot flush.
 func Open(w http.ResponseWriter, r *http.Request, first []byte, timeout time.Duration) (Conn, error) {
 	control := http.NewResponseController(w)
