@@ -54,8 +54,8 @@ type lease struct {
 
 const notQueued = -1
 
-// byeBefore is the time between rowcast.bye and the end of a grant. If the grant lasts less than twice byeBefore,
-// rowcast.bye comes after half of the grant's time.
+// byeBefore is the time between rowcast.bye and the end of a grant. If less than twice byeBefore is left when the
+// stream is opened, rowcast.bye comes after half of the time that is left.
 const byeBefore = 30 * time.Second
 
 // expiryTick is the time between two checks of the leases. Each step of a lease is taken at most about expiryTick late.
@@ -143,8 +143,7 @@ const (
 	byeRevoked = "revoked" // Grant.Renew returned false
 )
 
-// sendBye announces the end of a live stream. The event has no id: the stream may have pending events, and an id that
-// came before them would make a client that resumes miss them.
+// sendBye announces the end of a live stream. The event has no id, so the client's cursor does not change.
 func (st *state) sendBye(s *subscriber, reason string, in time.Duration) {
 	data := fmt.Appendf(nil, `{"reason": %q, "expires_in": %d}`, reason, int(math.Round(in.Seconds())))
 	st.sendEach(newRun(note(eventBye, nil, data)), []*subscriber{s})

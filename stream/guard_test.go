@@ -59,7 +59,7 @@ func TestStatsAreNotRead(t *testing.T) {
 }
 
 // isStat reports whether an expression is a counter of Stats, such as h.Stats.Opened. It does not recognize the
-// counters of Refusals.
+// counters of Refusals, and counters that are reached through a variable, such as stats.Sent.
 func isStat(x ast.Expr) bool {
 	field, ok := x.(*ast.SelectorExpr)
 	if !ok {

@@ -23,8 +23,8 @@ import (
 	"rowcast/stream/wire"
 )
 
-// A Source reads rows that a Hub no longer has in memory, as the Replayer of package listener does. Its errors are temporary: the Hub tries again while the
-// client waits.
+// A Source reads rows that a Hub no longer has in memory, as the Replayer of package listener does. Its errors are
+// temporary: the Hub tries again while the client waits.
 type Source interface {
 	// CatchUp returns once everything that was committed before the call has been published.
 	CatchUp(ctx context.Context) error
@@ -32,7 +32,7 @@ type Source interface {
 	// Page reads a page of the rows for the recipients, in the order of delivery. These are the rows that end has seen
 	// and that a client at the cursor c has not received. The rows for everyone are read if [feed.Everyone] is among the
 	// recipients. next is the client's cursor after these rows. If there are no more rows, next is equal to
-	// end. horizon is the transaction number below which retention has deleted rows.
+	// end. horizon is the transaction number below which retention may have deleted rows.
 	Page(ctx context.Context, c, end cursor.Cursor, recipients []string) (rows []feed.Row, next cursor.Cursor, horizon uint64, err error)
 
 	// IsValid reports whether c is valid in the epoch of now. c is a cursor of an earlier epoch, and now is the Hub's
@@ -69,7 +69,8 @@ type Hub struct {
 	// Pending limits the bytes of memory that are held for all streams together because their clients have not accepted
 	// them yet: backlogs, what is being written, and pages of the Source. Events that many streams wait for count once.
 	// Above the limit, the streams with the most pending bytes are closed, and their clients resume. A stream that
-	// resumes waits until the limit allows its next page. Default 256 MiB.
+	// resumes waits until the limit allows its next page. If no such stream gets memory for a heartbeat interval, streams
+	// are closed below the limit, too. Default 256 MiB.
 	Pending int
 
 	// Page is the largest size in bytes of a page that the Source returns. Before a stream reads a page, it reserves this
@@ -140,7 +141,7 @@ type state struct {
 	begun    bool          // a batch that is not Warming has been published
 	stopping bool          // Run is ending the streams or has ended them
 	cursor   cursor.Cursor // describes the rows that have been published
-	horizon  uint64        // the transaction number below which retention has deleted rows
+	horizon  uint64        // the transaction number below which retention may have deleted rows
 	received time.Time     // when the last batch was published
 	next     chan struct{} // closed when the next batch is published
 	tick     uint64        // the number of calls of beat

@@ -115,7 +115,7 @@ func (h *Hub) join(s *subscriber, resume clientCursor, by reader) {
 	}
 }
 
-// A joining is the state of join.
+// A joining is the state of join, or of the answer to a poll.
 type joining struct {
 	*Hub
 	s      *subscriber
@@ -140,8 +140,8 @@ type joining struct {
 }
 
 // beginWhenWhole waits until the Hub's cursor is whole, and makes the stream live. The client sent no cursor, so it has
-// missed nothing. Its stream must be live before rowcast.hello is written: the client must receive everything after this
-// event, NOTIFY messages included.
+// missed nothing. Its stream must be live before rowcast.hello is written: the client must receive everything after
+// this event, NOTIFY messages included.
 func (j *joining) beginWhenWhole() {
 	st := j.lockWhole()
 	if st == nil {
@@ -154,8 +154,8 @@ func (j *joining) beginWhenWhole() {
 	j.s.flush(append(j.opening, j.hello(&now, j.s)...), nil)
 }
 
-// present returns the Hub's cursor, and the transaction number below which retention has deleted rows. The cursor is
-// whole, unless the stream has ended.
+// present waits until the Hub's cursor is whole. It returns the cursor, and the transaction number below which
+// retention may have deleted rows. If the stream ends first, both results are zero.
 func (j *joining) present() (now cursor.Cursor, horizon uint64) {
 	if st := j.lockWhole(); st != nil {
 		defer j.state.Unlock()

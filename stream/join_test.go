@@ -333,7 +333,7 @@ func TestJoiningWithoutACursorMissesNoMessage(t *testing.T) {
 		f.hub.Serve(w, r, stream.Grant{User: "alice"})
 	}))
 	t.Cleanup(server.Close)
-	const clients, rounds, rows = 150, 5, 1100 // more rows than are sent while the hub is locked
+	const clients, rounds, rows = 150, 5, 1100 // more rows than maxUnderLock
 	for range clients {
 		var publishing sync.WaitGroup
 		publishing.Go(func() {

@@ -103,7 +103,6 @@ func TestResetOfCursorsBelowTheHorizon(t *testing.T) {
 	c.hello()
 	half, whole := c.notification().LastID, c.notification().LastID
 
-	// The cursor of the last row has seen all transactions below this horizon, so it is still valid.
 	last := parse(t, whole)
 	// As with retention, both hubs must have seen the end of all transactions below a horizon.
 	for _, s := range []*site{s, late} {
@@ -112,6 +111,7 @@ func TestResetOfCursorsBelowTheHorizon(t *testing.T) {
 			return parse(t, listen(t, s, "alice").hello()).SeenBelow(last.Xid + 1)
 		})
 	}
+	// The cursor of the last row has seen all transactions below this horizon, so it is still valid.
 	exec(t, db, `UPDATE rowcast.history SET horizon = $1::text::xid8`, fmt.Sprint(slices.Min(append(last.Xip, last.Xid))))
 	s.caughtUp(t)
 	c = resume(t, s, whole, "alice")

@@ -24,12 +24,12 @@ import (
 // [Hub.UnavailableStatus].
 //
 // With the query parameter poll=1, the response is the answer to a poll instead. The answer is a short stream. It ends
-// after some or all of the events that the client has missed, the next events, a heartbeat or rowcast.reset. Without a
-// cursor, it ends after rowcast.hello. If poll has another value than 1, the status is 400.
+// after some or all of the events that the client has missed, the next events, a heartbeat, rowcast.bye or
+// rowcast.reset. Without a cursor, it ends after rowcast.hello. If poll has another value than 1, the status is 400.
 //
-// The response to a HEAD request has the status and the headers of the response to GET for a stream, except Connection.
-// It has no body. A HEAD request opens no stream and begins no poll. So with poll=1, its status does not say whether the
-// hub can read missed rows.
+// The response to a HEAD request has the status and the headers of the response to GET for a stream, except Connection
+// and Transfer-Encoding. It has no body. A HEAD request opens no stream and begins no poll. So with poll=1, its status
+// does not say whether the hub can read missed rows.
 func (h *Hub) Serve(w http.ResponseWriter, r *http.Request, grant Grant) {
 	h.init()
 	poll, ok := isPoll(r)

@@ -30,7 +30,7 @@ type output struct {
 	// Sending an event to an idle stream reads most of the next fields. They come first so that they share a cache line.
 
 	direct  wire.Direct
-	joining bool // the stream is not live yet, and only the function join writes to it
+	joining bool // the stream is not live yet, and only the function join or poll writes to it
 	busy    bool // a goroutine is writing, the stream has not begun, or it is a poll; new events go to the backlog
 	ending  bool // the stream closes when the backlog is empty
 	closed  bool
@@ -38,7 +38,7 @@ type output struct {
 
 	of    *subscriber
 	conn  wire.Conn          // nil until attach
-	leave context.CancelFunc // ends join; nil before beginJoin, and once the stream is live or abandoned
+	leave context.CancelFunc // ends join or poll; nil before beginJoin, and once the stream is live or abandoned
 	poll  chan struct{}      // receives a value when a poll must end soon; nil if the stream is not a poll
 	idle  chan struct{}      // closed when the stream is no longer busy; nil unless finish waits
 }
@@ -290,7 +290,7 @@ func (s *subscriber) attach(conn wire.Conn) {
 	}
 }
 
-// beginJoin sets the function that ends join, and calls it if the stream has been closed already.
+// beginJoin sets the function that ends join or poll, and calls it if the stream has been closed already.
 func (s *subscriber) beginJoin(leave context.CancelFunc) {
 	o := s.output.Lock()
 	defer s.output.Unlock()
