@@ -9,7 +9,7 @@ const SECOND = 1_000;
 const SETTLE = 1.5 * SECOND; // how long a row may take to arrive after an event or answer has counted it
 const BACKOFF = 30 * SECOND;
 const PAGE = 100; // the largest page of the hub
-const LONGEST = 500; // the list is loaded again when it has grown to more rows than this
+const LONGEST = 500; // the list is loaded again when a row arrives and the list is longer than this
 const TRIES = 4; // the list is loaded again after this number of repeated requests whose answers were all too old
 
 /** Returns the URL of an option. */
@@ -135,7 +135,7 @@ export class RowcastInbox extends EventTarget {
     this.#changed();
   }
 
-  /** Loads the list, and opens the stream at the list's cursor. So each row is either in the list or comes with the stream. */
+  /** Loads the list, and opens the stream at the list's cursor. So the stream begins with the first row that the list could not have. */
   async load() {
     const run = ++this.#run;
     clearTimeout(this.#timers.retry);

@@ -23,7 +23,7 @@ export function isChange(data) {
   return isKnown && (hasIds || (typeof up_to === "string" && !action.startsWith("un")));
 }
 
-/** Reports whether an action of a version has no effect on a row, because newer changes are known. */
+/** Reports whether an action of a version has no effect on a row, because the change or a newer one is known. */
 const isOld = (row, action, version) => Object.keys(EFFECTS[action]).every((field) => row.versions[field] >= version);
 const changes = (row, action) => Object.entries(EFFECTS[action]).some(([field, value]) => row[field] !== value);
 
