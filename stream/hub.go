@@ -90,9 +90,9 @@ type Hub struct {
 	Limits Limits
 
 	// Inbox sends rowcast.inbox events to the streams that have a user. The events say what has changed in the inbox of
-	// the user, and which rows for the user's groups and for everyone were deleted. They are rows for the recipients of
-	// [feed.InboxOf], so a client that resumes receives the events that it has missed. rowcast.hello does not name
-	// these recipients.
+	// the user, which rows for the user's groups and for everyone were deleted, or that the list must be loaded again.
+	// They are rows for the recipients of [feed.InboxOf], so a client that resumes receives the events that it has
+	// missed. rowcast.hello does not name these recipients.
 	Inbox bool
 
 	// Polling, if not nil, is called when a poll has been counted as a stream. Polling returns a function that is

@@ -44,7 +44,7 @@ func TestTheKernelHoldsFewBytes(t *testing.T) {
 		held = k.held(t)
 		return held > 0 && held == before
 	})
-	// With the default buffers, the kernel holds 2.2 MB for each client.
+	// With the default buffers, the kernel holds about 2 MB for each client.
 	t.Logf("the kernel holds %d bytes for each client", held/clients)
 	if held/clients > most {
 		t.Errorf("the kernel holds %d bytes for each client, want at most %d", held/clients, most)

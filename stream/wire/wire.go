@@ -1,9 +1,9 @@
 // Package wire writes streams to the connections of their clients.
 //
 // [Open] begins the response. It takes a plain HTTP/1.1 connection over from net/http, because writing to the socket
-// directly costs a sixth of the memory and two thirds of the CPU of writing through net/http. Other streams are written
-// through net/http: streams over TLS or HTTP/2, and streams whose connection cannot be taken over. A [Watcher] notices
-// when clients disconnect.
+// directly costs about a sixth of the memory and two thirds of the CPU of writing through net/http. Other streams are
+// written through net/http: streams over TLS or HTTP/2, and streams whose connection cannot be taken over. A [Watcher]
+// notices when clients disconnect.
 //
 // The package uses the descriptor of a socket only inside calls of [syscall.RawConn]. The Go runtime keeps the
 // descriptor open during each call, so a write cannot reach a socket that was opened later under the same number.
