@@ -22,7 +22,7 @@ func TestTheDatabaseStopsAndStarts(t *testing.T) {
 	}
 	s := serve(t, dsn, func(s *site) {
 		s.hub.Heartbeat = 100 * time.Millisecond
-		s.hub.Memory = 1500 // about four events
+		s.hub.Memory = 1500 // about three events
 	})
 	connected, fromTheStart := listen(t, s, "alice"), listen(t, s, "alice").hello()
 	connected.hello()
