@@ -1,5 +1,5 @@
-// A service worker that answers requests by passing them on. With the query ?leave, it leaves the requests for /events
-// alone.
+// A service worker that answers each request with fetch(). If the URL of this script has the query ?leave, the worker does
+// not answer requests for /events, and the browser sends these requests itself.
 const leave = location.search === "?leave";
 oninstall = () => skipWaiting();
 onactivate = (event) => event.waitUntil(clients.claim());

@@ -1,5 +1,5 @@
 // Translates the programs that are named as arguments from TypeScript to JavaScript. It checks the syntax and not the
-// types, because checking the types of all clients takes many times longer than the tests.
+// types, because checking the types of all clients takes long.
 import { readFileSync, writeFileSync } from "node:fs";
 import ts from "typescript";
 

@@ -31,7 +31,8 @@ type Row struct {
 }
 
 // Run ends the program with an error if something is not as an app expects it. readme runs the code of sql/README.md.
-// The Go test examines the rows afterwards. A role with the rights of a sender cannot read rows.
+// The Go test examines the rows afterwards. With the rights of a sender, Run does not read rows back, because a sender
+// can read only their ids.
 func Run[Q any](client Client[Q], readme func() error) {
 	steps := []func(Client[Q]) error{everyone[Q], many[Q], key[Q], rollback[Q], savepoint[Q]}
 	if os.Getenv("ROLE") == "app" {

@@ -29,7 +29,7 @@ func main() {
 		log.Fatal(err)
 	}
 	// Only the owner can change the table, so this fails if AutoMigrate would change anything. A sender cannot compare
-	// the table with the model, because it cannot read rows.
+	// the table with the model, because a sender can read only the column id.
 	if os.Getenv("ROLE") == "app" {
 		if err := db.AutoMigrate(&Notification{}); err != nil {
 			log.Fatal("AutoMigrate: ", err)
