@@ -68,7 +68,7 @@ func TestDoctorFindsNothing(t *testing.T) {
 		"senders":      `ok the roles that may insert notifications may call what an INSERT calls`,
 		"read-only":    `ok no setting makes the transactions of an app read-only`,
 		"ids":          `ok the sequence of the ids is not behind the ids of the rows`,
-		"rows":         `ok all rows have transaction numbers of this server`,
+		"rows":         `ok no row has a transaction number that this server will assign later`,
 		"watched":      `ok tables that are watched: 0`,
 		"hubs":         `ok hubs connected: 1`,
 		"park lock":    `ok a hub is idle in LISTEN, and INSERTs notify it`,

@@ -78,8 +78,8 @@ func (d *Demo) run(ctx context.Context) (err error) {
 	return group.Wait()
 }
 
-// freeAddress returns the address listen if its port is free. Otherwise it returns the same host with port 0, which
-// stands for any free port.
+// freeAddress returns the address listen if its port is free. If the port is in use, it returns the same host with port
+// 0, which stands for any free port.
 func freeAddress(ctx context.Context, listen string, progress *private.Progress) (string, error) {
 	var config net.ListenConfig
 	socket, err := config.Listen(ctx, "tcp", listen)

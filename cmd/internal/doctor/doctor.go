@@ -48,7 +48,7 @@ const (
 	// A vital check runs in a transaction, too. If it fails, the examination ends, because later checks need the vital
 	// check to pass.
 	vital
-	// A check of the kind withoutTransaction uses the connection itself, and may open another connection.
+	// A check of the kind withoutTransaction runs without a transaction, and may open other connections.
 	withoutTransaction
 )
 

@@ -62,7 +62,7 @@ func (e *Examination) appRights(ctx context.Context) (finding, error) {
 }
 
 // inboxRights checks that a role with the other rights of an app may call the functions of the inbox, if the inbox is
-// installed. A role lacks these rights if it was granted the others before the inbox was installed.
+// installed. A role lacks these rights if it was granted the other rights before the inbox was installed.
 func (e *Examination) inboxRights(ctx context.Context) (finding, error) {
 	missing, err := sql.Missing(ctx, e.tx, e.Role, sql.InboxRights()...) // Missing ignores functions that do not exist
 	if err != nil || len(missing) == 0 {
@@ -123,8 +123,9 @@ func (e *Examination) senders(ctx context.Context) (finding, error) {
 // finds the table even if the role of the session has no USAGE on the schema.
 //
 // PostgreSQL checks the right to call a function that a constraint, a default, an index or the condition of a trigger
-// calls, and the right to call the function of an operator. Their stored expressions contain the OIDs of these
-// functions. The catalog does not record which functions the body of ring() calls, so the query names these itself.
+// calls. It also checks the right to call the function of an operator. The stored expressions of these objects contain
+// the OIDs of the functions. The catalog does not record which functions the body of ring() calls, so the query names
+// those functions itself.
 const uncallable = `WITH home AS (SELECT oid, relacl FROM pg_class WHERE relnamespace = to_regnamespace('rowcast') AND relname = 'notifications'),
 	expressions (expression) AS (
 		SELECT conbin::text FROM pg_constraint JOIN home ON conrelid = home.oid

@@ -190,7 +190,7 @@ func (e *Examination) rows(ctx context.Context) (finding, error) {
 			"remove xid from the statements of the app; UPDATE rowcast.notifications SET xid = '1' WHERE " + foreign + ";",
 		}, nil
 	}
-	return ok("all rows have transaction numbers of this server"), nil
+	return ok("no row has a transaction number that this server will assign later"), nil
 }
 
 // ids compares the sequence of the ids with the existing ids. An INSERT fails if it gets an id that a row has. Every
@@ -234,8 +234,8 @@ func (e *Examination) hubs(ctx context.Context) (finding, error) {
 	return ok("hubs connected: %d", hubs), nil
 }
 
-// parkLock reports which session holds the park lock exclusively. While a session does, INSERTs send notifications.
-// Otherwise the hubs poll.
+// parkLock reports which session holds the park lock exclusively. While a session holds it exclusively, INSERTs send
+// notifications. Otherwise the hubs poll.
 func (e *Examination) parkLock(ctx context.Context) (finding, error) {
 	query := fmt.Sprintf(`SELECT
 			count(*) FILTER (WHERE mode = 'ShareLock'),

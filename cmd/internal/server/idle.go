@@ -159,9 +159,9 @@ func (p *peer) list(waiting bool) *list.List {
 }
 
 // beginPoll stops counting the connection of a poll, because a poll that waits counts as a stream. The caller must call
-// answering before it sends the answer. answering counts the connection again. A row for everyone may answer many polls
-// at once, and no poll may lose its connection before its answer was sent. So answering closes no connection, even if
-// there are too many. The next new connection causes one to be closed.
+// answering before it sends the end of the answer. answering counts the connection again. A row for everyone may answer
+// many polls at once, and each poll should keep its connection until its answer was sent. So answering closes no
+// connection, even if there are too many. The next new connection causes one to be closed.
 func (c *idleConns) beginPoll(r *http.Request) (answering func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -211,8 +211,8 @@ func (h *peerHeap) Pop() any {
 // connKey is the context key of a request's connection.
 type connKey struct{}
 
-// withConn is the ConnContext function of an HTTP server. It stores the connection in the context, where the middleware
-// attribute finds it.
+// withConn is the ConnContext function of an HTTP server. It stores the connection in the context, where beginPoll and
+// the middleware attribute find it.
 func (*idleConns) withConn(ctx context.Context, conn net.Conn) context.Context {
 	return context.WithValue(ctx, connKey{}, conn)
 }

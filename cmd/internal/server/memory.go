@@ -45,7 +45,7 @@ func (s *Server) LowerMemoryLimit() {
 const connectionMemory = 50_000
 
 // maxMemory returns the most memory that the server should use without polls, in bytes. The sum has four parts: an
-// empty process, the events and connections that the server may hold, half as much as these for garbage, and the inbox.
+// empty process, the events and connections that the server may hold, garbage of half their size, and the inbox.
 func (s *Server) maxMemory() int64 {
 	events := 1.2*float64(s.Hub.Memory) + 1.125*float64(s.Hub.Pending) + 3*float64(s.Listener.MaxData)*float64(1+s.Replays)
 	connections := 3000*float64(s.Hub.Limits.Streams) + connectionMemory*float64(s.idle.max)
@@ -56,7 +56,7 @@ func (s *Server) maxMemory() int64 {
 	return most
 }
 
-// beginPoll is called when a poll begins. The caller must call answering before it sends the answer.
+// beginPoll is called when a poll begins. The caller must call answering before it sends the end of the answer.
 func (s *Server) beginPoll(r *http.Request) (answering func()) {
 	count, end := s.idle.beginPoll(r), s.memory.begin()
 	return func() {
@@ -82,7 +82,7 @@ func (m *memoryLimit) set(highest, base int64) {
 }
 
 // begin counts a poll. The caller must call end when the poll has ended. A change of the limit stops the program for a
-// moment, so begin makes room for a quarter more polls than are open, and 100.
+// moment. To change it seldom, begin makes room for a quarter more polls than are open, and for another 100.
 func (m *memoryLimit) begin() (end func()) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -71,7 +71,7 @@ func (s *Server) registerEvents(r registry) {
 	r.counter("sent_bytes_total", "Bytes of the events that rowcast_sent_events_total counts.", &hub.SentBytes)
 	r.counter("replayed_events_total", "Events sent to streams that resumed from a cursor, because their clients had missed them.", &hub.Replayed)
 	r.counter("replay_pages_total", "Attempts to read a page of rows from the table for streams that resumed from a cursor.", &hub.Pages)
-	r.gauge("pending_bytes", "Bytes of events held in memory because clients have not received them yet, for all streams together.",
+	r.gauge("pending_bytes", "Bytes of events held in memory because clients have not received them yet, and of memory reserved for pages of missed events, for all streams together.",
 		func() float64 { return float64(s.Hub.Held()) })
 }
 

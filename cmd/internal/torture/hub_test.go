@@ -200,8 +200,8 @@ func (l *log) Write(p []byte) (int, error) {
 	}
 }
 
-// freeAddresses returns addresses with free ports. By default, the ports are below the range for outgoing connections
-// of Linux and macOS. An outgoing connection could otherwise take the port of a stopped hub.
+// freeAddresses returns addresses with free ports. The ports are below the default range for outgoing connections on
+// Linux and macOS. An outgoing connection could otherwise take the port of a stopped hub.
 func freeAddresses(t *testing.T, n int) (addresses []string) {
 	t.Helper()
 	for port := 12000 + os.Getpid()%4000; len(addresses) < n; port++ {

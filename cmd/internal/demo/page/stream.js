@@ -32,8 +32,8 @@ function addEvent(list, { name, data, id, lastEventId, time }) {
   const text = JSON.stringify(data);
   item.append(field("event", name), field("data", text.length > DATA_LENGTH ? `${text.slice(0, DATA_LENGTH)}…` : text));
   if (time) item.append(field("time", time.getTime()));
-  // The property id is missing for NOTIFY messages and the hub's own events. The lastEventId of a NOTIFY message is the
-  // cursor of the event before it, so it is not shown.
+  // The property id is missing for NOTIFY messages, and for the hub's own events except rowcast.toolarge and
+  // rowcast.unreadable. The lastEventId of a NOTIFY message is the cursor of the event before it, so it is not shown.
   if (id || ["rowcast.hello", "rowcast.reset"].includes(name)) item.append(field("id", lastEventId));
   list.prepend(item);
   if (list.children.length > LENGTH) list.lastElementChild.remove();
