@@ -33,8 +33,8 @@ func (b *Bench) spawn(ctx context.Context, program, name, dsn string, args ...st
 	cmd.SysProcAttr = ownGroup()
 	p := &process{name: name, cmd: cmd, stderr: newStderrLines(), ended: make(chan struct{})}
 	cmd.Stderr = p.stderr
-	// Wait would close the pipe of StdoutPipe, perhaps before the last answer has been read. The garbage collector
-	// closes this pipe.
+	// Wait would close a pipe of StdoutPipe, perhaps before the last answer has been read. It does not close a pipe of
+	// os.Pipe. The garbage collector closes the reading end.
 	stdout, out, err := os.Pipe()
 	if err != nil {
 		return nil, err

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// An expectation says which rows the clients must receive: those with the numbers from First to First+Rows-1.
+// An expectation says which rows the clients must receive: the rows with the numbers from First to First+Rows-1.
 type expectation struct {
 	First, Rows int64
 	Everyone    bool // each row arrives at all streams; otherwise row n arrives at stream n%streams only
