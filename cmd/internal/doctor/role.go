@@ -177,8 +177,8 @@ func (e *Examination) readOnly(ctx context.Context) (finding, error) {
 
 // readOnlySettings is a query for the statements that reset default_transaction_read_only. If there are several
 // settings, the first in this order has effect: for the role in this database, for the role, for this database, for all
-// roles, and of the server. A superuser may insert, too, but the query ignores a superuser's own setting unless that
-// role is examined.
+// roles, for the server. A superuser may insert, too, but the query ignores a superuser's own setting unless that role
+// is examined.
 const readOnlySettings = `WITH home AS (SELECT oid, relnamespace FROM pg_class WHERE relnamespace = to_regnamespace('rowcast') AND relname = 'notifications'),
 	here AS (SELECT oid, datname FROM pg_database WHERE datname = current_database()),
 	roles AS (SELECT r.oid, rolname, rolsuper FROM pg_roles r, home

@@ -244,10 +244,10 @@ func (h *HeaderName) UnmarshalText(text []byte) error {
 
 var plainHeader = regexp.MustCompile(`^[A-Za-z0-9_.-]+$`)
 
-// A Path is a path that has only one spelling in the URL of a request.
+// A Path is a path in its shortest form, without characters that need percent-encoding.
 type Path string
 
-// UnmarshalText refuses paths that a client or a proxy may spell in another way.
+// UnmarshalText refuses other paths, which a client or a proxy may spell in another way.
 func (p *Path) UnmarshalText(text []byte) error {
 	name := string(text)
 	switch {

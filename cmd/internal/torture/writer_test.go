@@ -84,7 +84,7 @@ func (w *writer) connect(ctx context.Context) bool {
 	return err == nil
 }
 
-// connect connects. After a failure it tries again, until ctx ends or limit has passed.
+// connect opens a connection to a database. After a failure it tries again, until ctx ends or limit has passed.
 func connect(ctx context.Context, dsn string) (*pgx.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()

@@ -124,9 +124,9 @@ func (b *Bench) clear() (err error) {
 	return err
 }
 
-// backends returns the CPU time of the sessions of a database that have an application_name that begins with
-// application. It leaves out the session of b.watch. It fails with errUnmeasured if the sessions cannot be measured, for
-// example if the server is on another machine.
+// backends returns the CPU time of the sessions of a database whose application_name begins with application. It leaves
+// out the session of b.watch. It fails with errUnmeasured if the sessions cannot be measured, for example if the server
+// is on another machine.
 func (b *Bench) backends(ctx context.Context, dsn, application string) (time.Duration, error) {
 	config, err := connstring.Parse(dsn)
 	if err != nil {
