@@ -1,6 +1,7 @@
 package listener
 
 import (
+	"crypto/tls"
 	"errors"
 	"io"
 	"net"
@@ -16,6 +17,9 @@ import (
 // A directConn is a connection that waits in a system call of its own (ppoll), which blocks the thread. A connection of
 // package net waits in Go's poller instead. Then, whenever bytes arrive, two or three threads of the program wake up
 // and pass the work on. For the short answer to a fetch, that costs more CPU than reading the rows.
+//
+// A wait of more than 10 ms costs less in Go's poller (see setIdle). While a system call blocks a thread for that long, a
+// thread of the Go runtime wakes up about fifty times to check whether other goroutines need the processor.
 type directConn struct {
 	net.Conn // closed, but its addresses can still be read
 	socket   *os.File
@@ -37,6 +41,9 @@ type half struct {
 	waiting atomic.Bool
 	file    *os.File        // an eventfd, which interrupt makes readable
 	event   syscall.RawConn // of file
+
+	idle  atomic.Bool // whether to wait in Go's poller
+	epoll epoll
 }
 
 // direct replaces a TCP connection or a Unix socket by a directConn. It returns other connections as they are, because
@@ -94,8 +101,10 @@ func (h *half) open(socket *os.File, events int16) (err error) {
 		return os.NewSyscallError("eventfd", err)
 	}
 	h.file = os.NewFile(uintptr(fd), "eventfd")
-	h.event, err = h.file.SyscallConn()
-	return err
+	if h.event, err = h.file.SyscallConn(); err != nil {
+		return err
+	}
+	return h.epoll.open(h.socket, h.event)
 }
 
 func (c *directConn) Read(p []byte) (int, error) {
@@ -170,6 +179,14 @@ func (h *half) wait() {
 	if h.check() != nil { // a change before waiting was set has not interrupted this wait
 		return
 	}
+	if h.idle.Load() {
+		h.waitInPoller()
+	} else {
+		h.waitInKernel()
+	}
+}
+
+func (h *half) waitInKernel() {
 	var timeout *unix.Timespec
 	if deadline := h.deadline.Load(); deadline != 0 {
 		t := unix.NsecToTimespec(max(0, deadline-int64(time.Since(h.opened))))
@@ -179,11 +196,88 @@ func (h *half) wait() {
 		_ = h.event.Control(func(event uintptr) {
 			fds := []unix.PollFd{{Fd: int32(socket), Events: h.events}, {Fd: int32(event), Events: unix.POLLIN}}
 			if n, err := unix.Ppoll(fds, timeout, nil); err == nil && n > 0 && fds[1].Revents != 0 {
-				var count [8]byte
-				_, _ = unix.Read(int(event), count[:])
+				resetEvent(event)
 			}
 		})
 	})
+}
+
+// waitInPoller waits for the epoll instance, which Go's poller watches.
+func (h *half) waitInPoller() {
+	var until time.Time
+	if deadline := h.deadline.Load(); deadline != 0 {
+		until = h.opened.Add(time.Duration(deadline))
+	}
+	_ = h.epoll.file.SetReadDeadline(until)
+	h.epoll.watch(h.socket, uint32(h.events))
+	_ = h.epoll.raw.Read(func(fd uintptr) (ready bool) {
+		_ = h.event.Control(func(event uintptr) {
+			var events [2]unix.EpollEvent
+			n, _ := unix.EpollWait(int(fd), events[:], 0)
+			for _, e := range events[:max(n, 0)] {
+				ready = true
+				if e.Fd == int32(event) {
+					resetEvent(event)
+				}
+			}
+		})
+		return ready
+	})
+}
+
+func resetEvent(event uintptr) {
+	var count [8]byte
+	_, _ = unix.Read(int(event), count[:])
+}
+
+// setIdle says how the next Reads of a connection wait. If idle is true, they wait in Go's poller, which is better if
+// nothing is expected for 10 ms or more. It has an effect if the connection, or the connection below TLS, is a
+// directConn.
+func setIdle(conn net.Conn, idle bool) {
+	if secure, ok := conn.(*tls.Conn); ok {
+		conn = secure.NetConn()
+	}
+	if c, ok := conn.(*directConn); ok {
+		c.in.idle.Store(idle)
+	}
+}
+
+// An epoll is an epoll instance that Go's poller watches. It always watches an eventfd. It watches a socket until the
+// socket is ready for the first time after watch was called. If Go's poller watched the socket itself, bytes would wake
+// it also while the connection waits in ppoll.
+type epoll struct {
+	file *os.File
+	raw  syscall.RawConn
+}
+
+func (e *epoll) open(socket, event syscall.RawConn) error {
+	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return os.NewSyscallError("epoll_create1", err)
+	}
+	err = unix.SetNonblock(fd, true) // Go's poller watches only a file in non-blocking mode
+	e.file = os.NewFile(uintptr(fd), "epoll")
+	if err != nil {
+		return os.NewSyscallError("fcntl", err)
+	}
+	if e.raw, err = e.file.SyscallConn(); err != nil {
+		return err
+	}
+	return errors.Join(e.control(unix.EPOLL_CTL_ADD, event, unix.EPOLLIN), e.control(unix.EPOLL_CTL_ADD, socket, 0))
+}
+
+func (e *epoll) watch(socket syscall.RawConn, events uint32) {
+	_ = e.control(unix.EPOLL_CTL_MOD, socket, events|unix.EPOLLONESHOT) // fails only if the connection is closed
+}
+
+func (e *epoll) control(operation int, file syscall.RawConn, events uint32) error {
+	var failure error
+	err := e.raw.Control(func(epoll uintptr) {
+		failure = errors.Join(failure, file.Control(func(fd uintptr) {
+			failure = unix.EpollCtl(int(epoll), operation, int(fd), &unix.EpollEvent{Events: events, Fd: int32(fd)})
+		}))
+	})
+	return errors.Join(err, os.NewSyscallError("epoll_ctl", failure))
 }
 
 func (h *half) setDeadline(t time.Time) {
@@ -206,7 +300,7 @@ func (h *half) interrupt() {
 func (h *half) close() error {
 	h.closed.Store(true)
 	h.interrupt()
-	return h.file.Close()
+	return errors.Join(h.file.Close(), h.epoll.file.Close())
 }
 
 // Close closes the connection. It ends a Read and a Write that wait.

@@ -7,7 +7,9 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -50,18 +52,74 @@ func directly(t testing.TB, conn net.Conn) net.Conn {
 	return c
 }
 
-// The connection on which the listener waits in the kernel passes the tests that package nettest has for a net.Conn.
+// The connection on which the listener waits passes the tests that package nettest has for a net.Conn. It passes them if
+// it waits in the kernel, in Go's poller, and in both by turns.
 func TestDirectConn(t *testing.T) {
 	t.Parallel()
 	for _, network := range []string{"tcp", "unix"} {
-		t.Run(network, func(t *testing.T) {
-			t.Parallel()
-			nettest.TestConn(t, func() (c1, c2 net.Conn, stop func(), err error) {
-				here, there := pair(t, network)
-				c1, c2 = directly(t, here), directly(t, there)
-				return c1, c2, func() { _ = errors.Join(c1.Close(), c2.Close()) }, nil
+		for name, idle := range map[string]func(reads int32) bool{
+			"kernel":  func(int32) bool { return false },
+			"poller":  func(int32) bool { return true },
+			"by turn": func(reads int32) bool { return reads%2 == 0 },
+		} {
+			t.Run(network+" "+name, func(t *testing.T) {
+				t.Parallel()
+				nettest.TestConn(t, func() (c1, c2 net.Conn, stop func(), err error) {
+					here, there := pair(t, network)
+					c1, c2 = &waiting{Conn: directly(t, here), idle: idle}, &waiting{Conn: directly(t, there), idle: idle}
+					return c1, c2, func() { _ = errors.Join(c1.Close(), c2.Close()) }, nil
+				})
 			})
-		})
+		}
+	}
+}
+
+// A waiting is a connection that sets how each Read waits.
+type waiting struct {
+	net.Conn
+	reads atomic.Int32
+	idle  func(reads int32) bool
+}
+
+func (w *waiting) Read(p []byte) (int, error) {
+	listener.SetIdle(w.Conn, w.idle(w.reads.Add(1)))
+	return w.Conn.Read(p)
+}
+
+// After a long wait for notifications, the listener waits in Go's poller. After a short wait, and for the answer to a
+// statement, it waits in the kernel.
+func TestLongWaitsAreInThePoller(t *testing.T) {
+	t.Parallel()
+	k, err := listener.OpenLinkToWait(limited(t), newListener(t, dbtest.Database(t)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(k.CloseLink)
+	for _, last := range []time.Duration{0, 20 * time.Millisecond} {
+		if last > 0 {
+			if err := k.Wait(t.Context(), time.Now().Add(last)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, idle := k.Waiting(); idle {
+			t.Errorf("after a wait of %v, the connection is idle, want not idle, because a statement may follow", last)
+		}
+		var idle bool
+		ended := make(chan error)
+		go func() { ended <- k.Wait(t.Context(), time.Now().Add(2*patience)) }()
+		for waits, deadline := false, time.Now().Add(patience); !waits; waits, idle = k.Waiting() {
+			if time.Now().After(deadline) {
+				t.Fatalf("waited %v for the next wait to begin", patience)
+			}
+			runtime.Gosched()
+		}
+		if want := last > 0; idle != want {
+			t.Errorf("after a wait of %v, the next wait is idle: %v, want %v", last, idle, want)
+		}
+		k.Interrupt()
+		if err := dbtest.Receive(t, ended, "the end of the wait"); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 
@@ -164,6 +222,30 @@ func BenchmarkWait(b *testing.B) {
 			cpu := ended.Utime.Nano() + ended.Stime.Nano() - began.Utime.Nano() - began.Stime.Nano()
 			b.ReportMetric(float64(cpu)/1e3/float64(b.N), "cpu-µs/op")
 			b.ReportMetric(float64(ended.Nvcsw-began.Nvcsw)/float64(b.N), "waits/op")
+		})
+	}
+}
+
+// BenchmarkLongWait compares the two ways in which a directConn waits. In each operation, a byte arrives after 20 ms. The
+// benchmark reports the CPU time of this process for an operation, which includes the writer.
+func BenchmarkLongWait(b *testing.B) {
+	for _, idle := range []bool{false, true} {
+		b.Run(map[bool]string{false: "kernel", true: "poller"}[idle], func(b *testing.B) {
+			here, there := pair(b, "unix")
+			b.Cleanup(func() { _ = there.Close() })
+			conn := directly(b, here)
+			listener.SetIdle(conn, idle)
+			var began, ended syscall.Rusage
+			_ = syscall.Getrusage(syscall.RUSAGE_SELF, &began)
+			for b.Loop() {
+				time.AfterFunc(20*time.Millisecond, func() { _, _ = there.Write([]byte{1}) })
+				if n, err := conn.Read(make([]byte, 2)); n != 1 || err != nil {
+					b.Fatalf("read %d bytes, %v, want 1 byte and no error", n, err)
+				}
+			}
+			_ = syscall.Getrusage(syscall.RUSAGE_SELF, &ended)
+			cpu := ended.Utime.Nano() + ended.Stime.Nano() - began.Utime.Nano() - began.Stime.Nano()
+			b.ReportMetric(float64(cpu)/1e3/float64(b.N), "cpu-µs/op")
 		})
 	}
 }

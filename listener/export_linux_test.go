@@ -1,6 +1,7 @@
 package listener
 
 import (
+	"context"
 	"net"
 	"time"
 )
@@ -14,4 +15,32 @@ var Direct = direct
 // ReadDeadline returns the read deadline that a connection returned by Direct keeps.
 func ReadDeadline(conn net.Conn) time.Duration {
 	return time.Duration(conn.(*directConn).in.deadline.Load())
+}
+
+// SetIdle says how the next Reads of a connection wait.
+var SetIdle = setIdle
+
+// A Link is the listener's first connection.
+type Link struct{ *link }
+
+// OpenLinkToWait opens a Link.
+func OpenLinkToWait(ctx context.Context, l *Listener) (Link, error) {
+	defaults(l)
+	k, err := l.openLink(ctx)
+	return Link{k}, err
+}
+
+// Wait waits for notifications until the deadline, or until Interrupt is called.
+func (k Link) Wait(ctx context.Context, deadline time.Time) error { return k.wait(ctx, deadline) }
+
+// Interrupt ends Wait.
+func (k Link) Interrupt() { k.interrupt() }
+
+// CloseLink closes the connection.
+func (k Link) CloseLink() { k.close() }
+
+// Waiting reports whether a Read waits, and whether Reads wait in Go's poller.
+func (k Link) Waiting() (waits, idle bool) {
+	in := &k.conn.PgConn().Conn().(*directConn).in
+	return in.waiting.Load(), in.idle.Load()
 }

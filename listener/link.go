@@ -20,10 +20,11 @@ type link struct {
 	*Listener
 	conn *pgx.Conn
 
-	notified  bool  // a notification without a payload has come that no fetch covers yet (see covered); reset while polling
-	announced bool  // a notification without a payload has come since the last fetch began
-	released  bool  // a notification says that a hub has released the park lock
-	calls     calls // notifications with a payload that have not been answered
+	waited    time.Duration // how long the last wait took
+	notified  bool          // a notification without a payload has come that no fetch covers yet (see covered); reset while polling
+	announced bool          // a notification without a payload has come since the last fetch began
+	released  bool          // a notification says that a hub has released the park lock
+	calls     calls         // notifications with a payload that have not been answered
 }
 
 // releasedChannel is the channel on which a hub that releases the park lock notifies the hubs that relied on it.
@@ -75,13 +76,19 @@ func (k *link) bounded(ctx context.Context, read func(context.Context, querier) 
 // interrupt ends the statement or the wait that uses the connection now. Any goroutine may call it.
 func (k *link) interrupt() { _ = k.conn.PgConn().Conn().SetDeadline(time.Unix(1, 0)) }
 
+// longWait is the length of a wait after which the next wait is expected to be long, too. From this length on, a
+// connection that is idle costs less CPU (see directConn).
+const longWait = 10 * time.Millisecond
+
 // wait sleeps until the deadline. It returns earlier if it receives a notification that must be answered, if a fetch is
 // requested, if wake is called, or if the session ends. Other notifications do not end the wait.
 func (k *link) wait(ctx context.Context, deadline time.Time) error {
 	if k.isCalled() {
 		return ctx.Err()
 	}
-	_ = k.conn.PgConn().Conn().SetDeadline(deadline)
+	conn, began := k.conn.PgConn().Conn(), time.Now()
+	_ = conn.SetDeadline(deadline)
+	setIdle(conn, k.waited >= longWait)
 	k.beginWait(k.interrupt)
 	runtime.Gosched() // lets the goroutines run that the delivery of rows has made ready
 	var err error
@@ -89,6 +96,8 @@ func (k *link) wait(ctx context.Context, deadline time.Time) error {
 		err = k.conn.PgConn().WaitForNotification(context.Background())
 	}
 	k.endWait()
+	setIdle(conn, false)
+	k.waited = time.Since(began)
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}

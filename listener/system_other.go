@@ -10,6 +10,9 @@ import (
 // direct returns the connection as it is. The listener waits in a system call of its own only on Linux.
 func direct(conn net.Conn) (net.Conn, error) { return conn, nil }
 
+// setIdle does nothing, because the connection always waits in Go's poller.
+func setIdle(net.Conn, bool) {}
+
 // nap sleeps. On some systems, it can take a millisecond longer.
 func nap(d time.Duration) { time.Sleep(d) }
 
