@@ -76,9 +76,9 @@ func (k *link) bounded(ctx context.Context, read func(context.Context, querier) 
 // interrupt ends the statement or the wait that uses the connection now. Any goroutine may call it.
 func (k *link) interrupt() { _ = k.conn.PgConn().Conn().SetDeadline(time.Unix(1, 0)) }
 
-// longWait is the length of a wait after which the next wait is expected to be long, too. From this length on, a
-// connection that is idle costs less CPU (see directConn).
-const longWait = 10 * time.Millisecond
+// longWait is the length of a wait after which the next wait is expected to be long, too. An idle connection costs less
+// CPU if it waits for more than 10 ms (see directConn). longWait is longer than that, because waits of 10 ms vary.
+const longWait = 12 * time.Millisecond
 
 // wait sleeps until the deadline. It returns earlier if it receives a notification that must be answered, if a fetch is
 // requested, if wake is called, or if the session ends. Other notifications do not end the wait.
