@@ -102,7 +102,7 @@ func TestLongWaitsAreInThePoller(t *testing.T) {
 			}
 		}
 		if _, idle := k.Waiting(); idle {
-			t.Errorf("after a wait of %v, the connection is idle, want not idle, because a statement may follow", last)
+			t.Errorf("after a wait of %v, the connection still waits in Go's poller, want in the kernel, because a statement may follow", last)
 		}
 		var idle bool
 		ended := make(chan error)
@@ -114,7 +114,7 @@ func TestLongWaitsAreInThePoller(t *testing.T) {
 			runtime.Gosched()
 		}
 		if want := last > 0; idle != want {
-			t.Errorf("after a wait of %v, the next wait is idle: %v, want %v", last, idle, want)
+			t.Errorf("after a wait of %v, the next wait is in Go's poller: %v, want %v", last, idle, want)
 		}
 		k.Interrupt()
 		if err := dbtest.Receive(t, ended, "the end of the wait"); err != nil {

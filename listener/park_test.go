@@ -90,8 +90,8 @@ func (p *parkProof) begin(t *testing.T, db *parkDatabase) {
 	db.writer = &sparseWriter{conn: connect(t, db.dsn), tracker: db.tracker, pause: 15 * time.Millisecond}
 }
 
-// delayLock delays some statements on the connection of the park lock, so that much can happen between a fetch and the
-// statement before or after the fetch.
+// delayLock delays about a third of the statements on the connection of the park lock by up to 5 ms. So the writer can
+// commit between a fetch and the statement that takes or releases the lock before or after it.
 func delayLock(_ context.Context, config *pgconn.Config, conn net.Conn) (net.Conn, error) {
 	if config.RuntimeParams["application_name"] == "rowcast park lock" {
 		conn = slowConn{conn}

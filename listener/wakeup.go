@@ -57,7 +57,7 @@ const (
 	inQueue                     // the hub waits in the queue for the park lock, and polls slowly
 	queueEnded                  // the wait in the queue has ended without the park lock
 	woken                       // a notification came, or CatchUp was called, while the hub slept
-	safetyPoll                  // nothing came for as long as Look while the hub slept
+	safetyPoll                  // the hub slept for the time Look without a notification
 )
 
 // fetched describes a fetch for the phase that follows it.

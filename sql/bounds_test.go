@@ -16,9 +16,9 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// INSERT refuses data whose text is too long, or far longer than the data before compression. The limits also hold for
-// data that comes compressed from another table. JSON that apps write is accepted, even if it is large or compresses
-// well.
+// INSERT refuses data whose text is too long, or far longer than the jsonb value is without compression. The limits also
+// hold for a value that comes compressed from another table. JSON that apps write is accepted, even if it is large or
+// compresses well.
 func TestTextOfDataIsBounded(t *testing.T) {
 	t.Parallel()
 	conn := connect(t, dbtest.Database(t))

@@ -176,8 +176,9 @@ func TestSeveralCrashesInARow(t *testing.T) {
 			rest[live.decoder.LastID] = nil
 		}
 		d.strike(t)
-		// The hub begins the new epoch before the next row is inserted. So the commit of that row also writes the
-		// transaction of the epoch to disk.
+		// Wait until the hub has begun the new epoch. The commit of the next row then also writes the hub's transaction,
+		// which began the epoch, to disk. Otherwise the next crash could lose that transaction, and PostgreSQL could
+		// assign its number again.
 		hub.caughtUp(t)
 		db = connect(t, d.dsn)
 		wantAssignedAgain(t, insertForGood(db, "again"), lost)

@@ -139,8 +139,8 @@ func pollInQuery(query string) (poll, ok bool) {
 	return poll, true
 }
 
-// lastInQuery returns the last value of the parameters for the cursor that is not empty. For a value that cannot be
-// decoded, it returns "unreadable", which is no cursor.
+// lastInQuery returns the last value that is not empty among the query parameters for the cursor. For a value that
+// cannot be decoded, it returns "unreadable", which is no cursor.
 func lastInQuery(query string) (last string) {
 	for parameter := range strings.SplitSeq(query, "&") {
 		name, value, _ := strings.Cut(parameter, "=")

@@ -234,7 +234,8 @@ func (o *output) becomeIdle() {
 	}
 }
 
-// isIdle reports whether the stream is not busy, so that an event is written directly.
+// isIdle reports whether the stream is not busy. An event for an idle stream is written at once and does not go to the
+// backlog.
 func (s *subscriber) isIdle() bool {
 	o := s.output.Lock()
 	defer s.output.Unlock()

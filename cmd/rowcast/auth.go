@@ -72,7 +72,7 @@ func (i *insecureUID) Decode(ctx *kong.DecodeContext) error {
 	case "false", "0", "no":
 		*i = insecureOff
 	default:
-		return fmt.Errorf(`%q is not a value of this flag: give it without a value, or with "anywhere"`, value)
+		return fmt.Errorf(`%q is not a value of this flag: use "loopback" or "anywhere"`, value)
 	}
 	return nil
 }

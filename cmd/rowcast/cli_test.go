@@ -113,7 +113,7 @@ func TestWrongCommandLines(t *testing.T) {
 		{[]string{"serve", "--memory", "nan"}, nil, `--memory: "nan" is not a size such as 64KiB, 16MiB or 1GiB`},
 		{[]string{"serve", "--memory", "1e300GiB"}, nil, `--memory: "1e300GiB" is not a size such as 64KiB, 16MiB or 1GiB`},
 		{[]string{"serve", "--log-format", "xml"}, nil, `--log-format must be one of "text","json" but got "xml"`},
-		{[]string{"serve", "--insecure-uid=everywhere"}, nil, `--insecure-uid: "everywhere" is not a value of this flag: give it without a value, or with "anywhere"`},
+		{[]string{"serve", "--insecure-uid=everywhere"}, nil, `--insecure-uid: "everywhere" is not a value of this flag: use "loopback" or "anywhere"`},
 		{[]string{"serve", "--cors-origin=*"}, nil, `--cors-origin: "*" is refused: requests for streams carry the user's cookies, so each origin must be named`},
 		{[]string{"serve", "--cors-origin=https://*.example.com"}, nil, `--cors-origin: "*" is refused: requests for streams carry the user's cookies, so each origin must be named`},
 		{[]string{"serve", "--cors-origin=NULL"}, nil, `--cors-origin: "null" is refused: any page can have this origin`},
@@ -175,7 +175,7 @@ func TestWrongCommandLines(t *testing.T) {
 
 		{[]string{"serve"}, environment{"ROWCAST_HEARTBEAT": "soon"}, `--heartbeat: from $ROWCAST_HEARTBEAT: "soon" is not a duration such as 500ms, 15s, 12h or 7d`},
 		{[]string{"serve"}, environment{"ROWCAST_CORS_ORIGIN": "https://a.example,*"}, `--cors-origin: from $ROWCAST_CORS_ORIGIN: "*" is refused: requests for streams carry the user's cookies, so each origin must be named`},
-		{[]string{"serve"}, environment{"ROWCAST_INSECURE_UID": "maybe"}, `--insecure-uid: from $ROWCAST_INSECURE_UID: "maybe" is not a value of this flag: give it without a value, or with "anywhere"`},
+		{[]string{"serve"}, environment{"ROWCAST_INSECURE_UID": "maybe"}, `--insecure-uid: from $ROWCAST_INSECURE_UID: "maybe" is not a value of this flag: use "loopback" or "anywhere"`},
 		{[]string{"serve"}, environment{"ROWCAST_REPLAYS": "0"}, `--replays: from $ROWCAST_REPLAYS: 0 is not from 1 to 1000`},
 	}
 	for _, tt := range tests {

@@ -92,7 +92,7 @@ func testElementArchive(_ *testing.T, s *inboxStage) {
 	p.want(`titles().join()`, "one")
 	other.await(`titles().join() === "one"`)
 	value[bool](p, `find(".note button")[0].click(), true`)
-	p.await(`titles().join() === "two,one"`) // not at once, because the hub must first have saved the change
+	p.await(`titles().join() === "two,one"`) // not at once: an undo waits until the hub has saved the change that it undoes, here the archiving
 	other.await(`titles().join() === "two,one"`)
 }
 

@@ -53,7 +53,7 @@ func newStage(t *testing.T) *stage {
 	return s
 }
 
-// newStageWith returns a stage in which the handler events answers each request for a stream.
+// newStageWith returns a stage whose requests for a stream are answered by the given handler.
 func newStageWith(t *testing.T, events http.Handler) *stage {
 	s := &stage{}
 	s.serve(t, events)

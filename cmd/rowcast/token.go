@@ -141,7 +141,7 @@ func parsePrivateKey(path string) (private any, err error) {
 	case block.Type == "EC PRIVATE KEY":
 		private, err = x509.ParseECPrivateKey(block.Bytes)
 	default:
-		err = fmt.Errorf("the file contains %q and no private key: give a file that openssl genpkey has written", block.Type)
+		err = fmt.Errorf("the file contains %q, and no private key in a format that rowcast reads: give a file that openssl genpkey has written", block.Type)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)

@@ -44,7 +44,8 @@ func TestTokenThatIsRefused(t *testing.T) {
 		"this is a public key, which only the hub uses: give the matching private key":                                     {"--jwt-private-key", fileOf(t, pemOf(t, k.rsa.Public()))},
 		"the key is not supported: use RSA with at least 2048 bits, ":                                                      {"--jwt-private-key", fileOf(t, pemOf(t, k.smallRSA))},
 		"the file is not in PEM format: give a file that openssl genpkey has written":                                      {"--jwt-private-key", fileOf(t, []byte(secret))},
-		`the file contains "CERTIFICATE" and no private key: give a file that openssl genpkey has written`:                 {"--jwt-private-key", fileOf(t, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE"}))},
+		`the file contains "CERTIFICATE", and no private key in a format that rowcast reads: give a file that openssl `:    {"--jwt-private-key", fileOf(t, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE"}))},
+		`the file contains "OPENSSH PRIVATE KEY", and no private key in a format that rowcast reads: give a file that `:    {"--jwt-private-key", fileOf(t, pem.EncodeToMemory(&pem.Block{Type: "OPENSSH PRIVATE KEY"}))},
 		"the key is encrypted: remove the passphrase":                                                                      {"--jwt-private-key", fileOf(t, encrypted)},
 	} {
 		code, stdout, stderr := run(t, nil, append([]string{"token", "--sub", "alice"}, args...)...)

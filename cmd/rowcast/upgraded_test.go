@@ -17,7 +17,7 @@ func TestUpgraded(t *testing.T) {
 	before, after := dbtest.Cluster(t), dbtest.Stranger(t)
 	dsn := before.DSN("postgres")
 	migrate(t, dsn)
-	burn(t, dsn, 2000) // so that the rows have higher transaction numbers than the new server assigns before the upgrade
+	burn(t, dsn, 2000) // so that the rows have higher transaction numbers than the new server, still without rows, has assigned so far
 	runSQL(t, dsn, "INSERT INTO rowcast.notifications (recipient, data) VALUES ('*', '0')", "UPDATE rowcast.history SET horizon = (SELECT xid FROM rowcast.notifications)")
 	h := serve(t, dsn)
 	tail := h.tail(t, "alice")

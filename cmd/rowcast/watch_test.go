@@ -227,8 +227,8 @@ func TestWatchedTableIsRestored(t *testing.T) {
 	}
 }
 
-// The statement that --list prints has the options of the watched table, even if they contain invisible characters,
-// such as marks that change the direction of the text.
+// The statement that --list prints escapes the invisible characters in the options of a watched table, such as marks
+// that change the direction of the text. When the statement is run, the table has the same options again.
 func TestListedStatementKeepsInvisibleCharacters(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)

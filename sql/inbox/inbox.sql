@@ -8,9 +8,9 @@ CREATE FUNCTION rowcast.inbox_version() RETURNS integer LANGUAGE sql IMMUTABLE A
 -- send an event.
 --
 -- seen, read and archived are snapshots. "All", which is inbox_mark() with a cursor, extends them: the rows that such a snapshot shows
--- have the state. read_version is the version of the newest "all" whose list showed all rows that read shows. A row that was marked as
--- unread after that version stays unread. read_marked is the version of the newest "all", which can be undone. archived_version and
--- archived_marked are the same for archived.
+-- have the state. read_version is the version of the newest "all" whose cursor covered all rows that read shows. A row that was marked as
+-- unread after that version stays unread. read_marked is the version of the newest "all" with the action read. Only this "all" can be
+-- undone. archived_version and archived_marked are the same for archived.
 --
 -- visited is the snapshot of the first visit. The rows of groups and '*' that it shows count as seen and read.
 CREATE TABLE rowcast.inbox_users (

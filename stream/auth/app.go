@@ -241,10 +241,10 @@ func changed(topics []string, again stream.Grant) string {
 	return "the app has answered with another recipient or other groups"
 }
 
-// ask asks the app. It caches an answer that opens a stream, but no denial and no error. It does not cache a renewal
-// either, because an app may extend the user's session when a stream is opened, but not at a renewal. Concurrent calls
-// with the same credentials and for the same purpose share one request. The request continues even if the context of a
-// caller ends.
+// ask asks the app. It caches an answer that opens a stream, but no denial and no error. It does not cache the answer to
+// a renewal, because an app can extend the user's session whenever a stream is opened, and with a cached answer, a
+// stream would be opened without asking the app. Concurrent calls with the same credentials and for the same purpose
+// share one request. The request continues even if the context of a caller ends.
 func (a *App) ask(ctx context.Context, c credentials, of *requests) (answer, error) {
 	hash := c.hash()
 	asked := of.DoChan(string(hash[:]), func() (any, error) {

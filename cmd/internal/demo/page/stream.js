@@ -3,7 +3,7 @@
 const LENGTH = 50; // events of a stream that are shown
 const DATA_LENGTH = 2_000; // characters
 
-/** Shows the state of the first stream that is not open, or that all streams are open. */
+/** Shows that all streams are open or, if one is not, the state of the first such stream. */
 export function showState() {
   const states = [...document.querySelectorAll("rowcast-inbox.bell")].map(({ store }) => store.state);
   const state = states.find((state) => state !== "open") ?? "open";
