@@ -242,9 +242,9 @@ func setIdle(conn net.Conn, idle bool) {
 	}
 }
 
-// An epoll is an epoll instance that Go's poller watches. It always watches an eventfd. It watches a socket until the
-// socket is ready for the first time after watch was called. If Go's poller watched the socket itself, bytes would wake
-// it also while the connection waits in ppoll.
+// An epoll is an epoll instance that Go's poller watches. It always watches an eventfd. It watches a socket only from a
+// call of watch until the socket is ready. If Go's poller watched the socket itself, arriving bytes would wake the poller
+// even while the connection waits in ppoll.
 type epoll struct {
 	file *os.File
 	raw  syscall.RawConn

@@ -21,7 +21,7 @@ type link struct {
 	conn *pgx.Conn
 
 	waited    time.Duration // how long the last wait took
-	notified  bool          // a notification without a payload has come that no fetch covers yet (see covered); reset while polling
+	notified  bool          // a notification without a payload has come, and no fetch covers it yet (see covered); poll resets it
 	announced bool          // a notification without a payload has come since the last fetch began
 	released  bool          // a notification says that a hub has released the park lock
 	calls     calls         // notifications with a payload that have not been answered

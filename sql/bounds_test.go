@@ -270,8 +270,8 @@ func TestMigrateReportsTheHolderOfTheLock(t *testing.T) {
 	}
 }
 
-// Migrate keeps rows that violate the constraints of migration 3. It can also correct a restored table that contains
-// such rows.
+// Migrate keeps rows that violate the constraints of migration 3, because it does not check existing rows. If a restored
+// table contains such rows, Migrate can still set their transaction numbers to 1.
 func TestMigrateKeepsRowsThatViolateNewConstraints(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Empty(t)

@@ -51,7 +51,7 @@ type otherClient struct {
 // several kinds, which are tested at the same time.
 type kind struct {
 	name        string
-	worker      string // the query of the service worker of a page; empty if there is none
+	worker      string // the query in the URL of a page's service worker; empty if the page has no service worker
 	outcome     outcome
 	part, parts int // the streams are cut after part, part+parts, part+2*parts, … bytes of a row
 }

@@ -287,7 +287,7 @@ func testElementMany(_ *testing.T, s *inboxStage) {
 	const shown = `[badge(), find(".bell")[0].ariaLabel, document.title].join("|")`
 	p.want(shown, "99+|Notifications, more than 99 new|(99+) Stage")
 	p.want(`bell.lang = "zh", `+shown, "99+|通知，超过 99 条新消息|(99+) Stage")
-	// The page has loaded only some of the rows, so the hub has counted them.
+	// The page has loaded fewer than 100 rows, so the number above is from the hub.
 	p.want(`bell.open = true, bell.store.items.length < 100`, true)
 	value[bool](p, `bell.lang = "en", bell.store.readAll(), true`)
 	p.await(shown + ` === "|Notifications|Stage"`)

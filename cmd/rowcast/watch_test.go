@@ -282,7 +282,7 @@ func TestDoctorExaminesWatchedTables(t *testing.T) {
 	}
 	runSQL(t, dsn, "SELECT rowcast.unwatch('tickets')", "ALTER TABLE orders RENAME customer TO buyer")
 	code, found, _ = examine(t, dsn)
-	if want := `fail public.orders: the recipient expression customer names the column "customer", which was dropped or renamed → watch the table public.orders again with the new name of the column: rowcast watch --list prints its options`; code != 1 || found["watched"] != want {
+	if want := `fail public.orders: the recipient expression customer names the column "customer", which was dropped or renamed → watch the table public.orders again with expressions that do not name the dropped or renamed column: rowcast watch --list prints the present options`; code != 1 || found["watched"] != want {
 		t.Errorf("got %d, %q, want 1, %q", code, found["watched"], want)
 	}
 }

@@ -12,8 +12,8 @@ import (
 
 // withAddresses parses a connection string, and makes the configuration connect to the addresses in hostaddr. As in
 // libpq, hostaddr has an address for each host. If an address is empty, the name of its host is resolved. The names of
-// the hosts remain for the verification of certificates and for the password file. hosts is a configuration with one
-// address for each host.
+// the hosts remain for the verification of certificates and for the password file. hosts is what
+// parseHosts returns for s: it has each host of s once.
 func withAddresses(s string, hosts *pgx.ConnConfig, hostaddr string) (*pgx.ConnConfig, error) {
 	if hostaddr == "" {
 		return parse(s)

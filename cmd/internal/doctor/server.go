@@ -243,7 +243,7 @@ func (e *Examination) standbys(ctx context.Context) (finding, error) {
 		return finding{
 			warning, fmt.Sprintf("commits do not end, and their rows are not sent: the number of standbys that are connected and up to date is %d, and %s requires %d", current, setting, required),
 			"start the missing standbys, and wait until they have caught up; SELECT application_name, state, sync_state FROM pg_stat_replication; shows those that are connected\n" +
-				"if these standbys no longer exist, remove them from synchronous_standby_names and lower its number",
+				"if the missing standbys no longer exist, remove them from synchronous_standby_names and lower its number",
 		}, nil
 	}
 	return ok("commits wait for standbys (%s), and rows are sent after that", setting), nil

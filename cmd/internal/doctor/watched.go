@@ -63,5 +63,5 @@ func advice(w sql.Watched) string {
 	if w.Virtual {
 		return fmt.Sprintf("declare the virtual generated columns of the table %s as STORED, or run rowcast unwatch %s", w.Table, terminal.ShellQuote(w.Table))
 	}
-	return fmt.Sprintf("watch the table %s again with the new name of the column: rowcast watch --list prints its options", w.Table)
+	return fmt.Sprintf("watch the table %s again with expressions that do not name the dropped or renamed column: rowcast watch --list prints the present options", w.Table)
 }

@@ -4,7 +4,7 @@ import { h } from "./dom.js";
 
 const SECOND = 1_000;
 
-/** Notes shows the state of the connection while it lasts, and for some seconds what just happened. */
+/** Notes shows a problem of the connection until it is over, and what has just happened for some seconds. */
 export class Notes {
   node = h("div", { role: "status" });
   #host;
