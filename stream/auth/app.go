@@ -48,7 +48,7 @@ type App struct {
 	Grace time.Duration
 	// Mark distinguishes groups from users.
 	Mark GroupMark
-	// Origins are further origins, in lower case, whose pages may open streams. Pages of the hub's own origin always may.
+	// Origins are further origins whose pages may open streams. Pages of the hub's own origin always may.
 	Origins []string
 	// Transport sends the requests. The default is a copy of [http.DefaultTransport] that keeps more idle connections. A
 	// Transport must not follow redirects, because the credentials are for this endpoint alone.

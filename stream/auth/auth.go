@@ -132,7 +132,7 @@ func (h *Handler) Deny(w http.ResponseWriter, r *http.Request, d Denial) {
 // because every client can read the events of every user and topic. Pages may open streams if their origin is a
 // loopback origin (see [IsLoopbackOrigin]), the hub's own, or one of Origins.
 type InsecureUID struct {
-	Origins []string // further origins, in lower case, whose pages may open streams
+	Origins []string // further origins whose pages may open streams
 }
 
 // Authenticate is an [Authenticator].

@@ -32,7 +32,7 @@ func ForeignPage(r *http.Request) Denial {
 func isAllowedOrigin(r *http.Request, origins []string) bool {
 	origin, site := r.Header.Get("Origin"), r.Header.Get("Sec-Fetch-Site")
 	switch {
-	case slices.Contains(origins, strings.ToLower(origin)):
+	case slices.ContainsFunc(origins, func(allowed string) bool { return strings.EqualFold(allowed, origin) }):
 		return true
 	case site != "": // the browser has compared the origins, and knows the Host before a proxy changes it
 		return site == "same-origin" || site == "none"

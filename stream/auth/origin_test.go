@@ -1,6 +1,8 @@
 package auth_test
 
 import (
+	"net/http"
+	"net/http/httptest"
 	"testing"
 
 	"rowcast/stream/auth"
@@ -25,6 +27,23 @@ func TestIsLoopbackOrigin(t *testing.T) {
 	} {
 		if got := auth.IsLoopbackOrigin(origin); got != want {
 			t.Errorf("%q: got %v, want %v", origin, got, want)
+		}
+	}
+}
+
+// An origin is compared without regard to case, in the request and in Origins.
+func TestOriginsInAnyCase(t *testing.T) {
+	t.Parallel()
+	p := auth.Public{Origins: []string{"https://App.Example"}}
+	for origin, want := range map[string]bool{
+		"https://app.example": true, "https://App.Example": true, "HTTPS://APP.EXAMPLE": true,
+		"http://app.example": false, "https://other.example": false, "": false,
+	} {
+		r := httptest.NewRequest(http.MethodGet, "/events", nil)
+		r.Header.Set("Origin", origin)
+		r.Header.Set("Sec-Fetch-Site", "cross-site")
+		if _, err := p.Authenticate(r); (err == nil) != want {
+			t.Errorf("%q: got the error %v, want %v that the page may open a stream", origin, err, want)
 		}
 	}
 }

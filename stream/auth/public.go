@@ -21,7 +21,7 @@ type Public struct {
 	Next Authenticator
 	// Mark is the text that every public topic must contain, so that no topic is the id of a user.
 	Mark GroupMark
-	// Origins are further origins, in lower case, whose pages may open streams if there is no Next.
+	// Origins are further origins whose pages may open streams if there is no Next.
 	Origins []string
 }
 

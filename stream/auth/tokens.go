@@ -41,7 +41,7 @@ type Tokens struct {
 	// Cookie is the name of a cookie that may contain the token if the Authorization header has none. If a request has
 	// several cookies with this name, each is tried. A request with more than 10 of them is denied.
 	Cookie string
-	// Origins are further origins, in lower case, whose pages may open streams if Cookie is set. Pages of all other
+	// Origins are further origins whose pages may open streams if Cookie is set. Pages of all other
 	// origins except the hub's own are denied then, even if they send the token in the header. Without Cookie, Origins
 	// has no effect.
 	Origins []string
