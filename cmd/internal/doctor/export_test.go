@@ -1,5 +1,10 @@
 package doctor
 
+import (
+	"context"
+	"log/slog"
+)
+
 // Release returns the verdict about a release of PostgreSQL, and how to fix it.
 func Release(version string, major, minor int) (verdict, fix string) {
 	f := release(version, major, minor)
@@ -8,3 +13,6 @@ func Release(version string, major, minor int) (verdict, fix string) {
 
 // RequiredStandbys is requiredStandbys.
 var RequiredStandbys = requiredStandbys
+
+// NewFirstError returns a firstError that calls end.
+func NewFirstError(end context.CancelCauseFunc) slog.Handler { return &firstError{end: end} }

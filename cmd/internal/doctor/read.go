@@ -34,7 +34,6 @@ func (e *Examination) reading(ctx context.Context) (finding, error) {
 // firstError is a log handler. The listener logs the error that ended its session. firstError then ends a context with
 // this error.
 type firstError struct {
-	slog.Handler
 	once sync.Once
 	end  context.CancelCauseFunc
 }
@@ -55,3 +54,6 @@ func (f *firstError) Handle(_ context.Context, line slog.Record) error {
 
 // WithAttrs ignores the attributes of a logger, because the listener gives its errors to single log lines.
 func (f *firstError) WithAttrs([]slog.Attr) slog.Handler { return f }
+
+// WithGroup ignores the group, because only the types of the attributes matter.
+func (f *firstError) WithGroup(string) slog.Handler { return f }
