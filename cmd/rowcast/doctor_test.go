@@ -383,6 +383,20 @@ func TestDoctorPrintsAFunction(t *testing.T) {
 	}
 }
 
+// A new function of the inbox can be called by every role, so the doctor prints a second statement that revokes this right.
+// The arrow shows that it is a statement of its own.
+func TestDoctorPrintsTheREVOKEOfAFunction(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Inbox(t)
+	runSQL(t, dsn, "DROP FUNCTION rowcast.inbox_visit(text)")
+	_, found, out := examine(t, dsn)
+	want := "fail function rowcast.inbox_visit(me text) is missing → CREATE OR REPLACE FUNCTION rowcast.inbox_visit(me text)" +
+		" → REVOKE ALL ON FUNCTION rowcast.inbox_visit(me text) FROM PUBLIC;"
+	if found["functions"] != want {
+		t.Errorf("got  %s\nwant %s\n%s", found["functions"], want, out)
+	}
+}
+
 func TestDoctorNamesTheSessionThatBlocksIt(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)

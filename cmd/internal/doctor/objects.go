@@ -52,17 +52,19 @@ func compared(healthyText string, kinds ...string) func(*Examination, context.Co
 }
 
 // statements returns the statements of a fix, one per line. The definition of a function has several lines, and each line
-// after the first begins with a space.
+// after the first begins with a space. A statement that follows the definition begins a new line without a space.
 func statements(kind, mend string) string {
 	if mend == "" {
 		return ""
 	}
-	var lines []string
+	var lines strings.Builder
+	continues := false // the line belongs to the statement of the line before
 	for line := range strings.SplitSeq(mend, "\n") {
-		lines = append(lines, terminal.Printable(line))
+		if continues {
+			lines.WriteByte(' ')
+		}
+		lines.WriteString(terminal.Printable(line) + "\n")
+		continues = kind == "function" && !strings.HasSuffix(line, "$function$;")
 	}
-	if kind == "function" {
-		return strings.Join(lines, "\n ") + "\n"
-	}
-	return strings.Join(lines, "\n") + "\n"
+	return lines.String()
 }
