@@ -152,6 +152,18 @@ func TestRoleWithoutCREATEDB(t *testing.T) {
 	}
 }
 
+// A role that has only CREATEDB can run the benchmark. The scenario size says that it has left out the CHECKPOINT.
+func TestRoleWithCREATEDB(t *testing.T) {
+	t.Parallel()
+	server := dbtest.Cluster(t)
+	runSQL(t, server.DSN("postgres"), "CREATE ROLE creator LOGIN CREATEDB")
+	dsn := strings.Replace(server.DSN("postgres"), "postgres@", "creator@", 1)
+	out, stderr := runBench(t, "--only", "size", "--database-url", dsn)
+	if !strings.Contains(out, "The role may not run CHECKPOINT") || strings.Contains(out, "Failed") {
+		t.Errorf("got %s\n%s, want figures, and a note about CHECKPOINT", out, stderr)
+	}
+}
+
 // runBench runs a quick benchmark to its end. It fails the test if the exit code is not 0.
 func runBench(t *testing.T, args ...string) (out, stderr string) {
 	t.Helper()
