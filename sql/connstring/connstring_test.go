@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net/url"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -152,6 +153,24 @@ func TestEnvironment(t *testing.T) {
 	config, err = connstring.Parse("hostaddr=192.0.2.2")
 	if err != nil || config.Host != "192.0.2.2" {
 		t.Errorf("hostaddr=192.0.2.2 with PGHOSTADDR=192.0.2.1: got %v and error %v, want a configuration for hostaddr", config, err)
+	}
+}
+
+// servicefile names the service file. The system-wide service file of libpq is not read.
+func TestServiceFile(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "pg_service.conf")
+	if err := os.WriteFile(file, []byte("[app]\nhost=db.example\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("HOME", dir)
+	t.Setenv("PGSYSCONFDIR", dir)
+	config, err := connstring.Parse("service=app servicefile=" + file)
+	if err != nil || config.Host != "db.example" {
+		t.Errorf("with servicefile: got %v and error %v, want the host db.example", config, err)
+	}
+	if _, err := connstring.Parse("service=app"); err == nil {
+		t.Error("with a file in PGSYSCONFDIR only: got no error, want one")
 	}
 }
 
