@@ -136,7 +136,8 @@ func (i *Inbox) withConn(ctx context.Context, use func(context.Context, querier)
 }
 
 // refusedValue returns a [feed.Refused] for an error with which a function of the inbox refuses an argument, and any
-// other error unchanged.
+// other error unchanged. rowcast.cursor() fails with SQLSTATE 55000 on a standby, too, but withConn returns another error
+// before a function of the inbox is called on a standby.
 func refusedValue(err error) error {
 	failed, ok := errors.AsType[*pgconn.PgError](err)
 	if !ok {

@@ -141,6 +141,25 @@ func TestInboxRefusesValues(t *testing.T) {
 	}
 }
 
+// On a standby, List fails with an error that is not a [feed.Refused]. Otherwise a client would load its list again and
+// again, because rowcast.cursor() fails on a standby with the SQLSTATE of an unknown cursor.
+func TestInboxOnAStandby(t *testing.T) {
+	t.Parallel()
+	primary := dbtest.Cluster(t)
+	m := sql.Migrator{DSN: primary.DSN("postgres"), Inbox: true}
+	if _, _, err := m.Migrate(limited(t)); err != nil {
+		t.Fatal(err)
+	}
+	inboxOf(t)(newInbox(t, primary.DSN("postgres")).List(limited(t), "alice", nil, 20, "")) // alice's first visit writes
+	standby := dbtest.Standby(t, primary).DSN("postgres")
+	for name, pooled := range map[string]bool{"without PollOnly": false, "with PollOnly": true} {
+		_, err := newInbox(t, standby, func(l *listener.Listener) { l.PollOnly = pooled }).List(limited(t), "alice", nil, 20, "")
+		if _, refused := errors.AsType[feed.Refused](err); err == nil || refused {
+			t.Errorf("%s: got the error %v, want an error that is not a feed.Refused", name, err)
+		}
+	}
+}
+
 // Check returns an error if the inbox is missing, and another one if the role may not use it.
 func TestInboxCheck(t *testing.T) {
 	t.Parallel()
