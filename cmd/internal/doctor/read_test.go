@@ -22,7 +22,7 @@ func TestFirstErrorEndsTheContext(t *testing.T) {
 		logger := derived(slog.New(doctor.NewFirstError(cancel)))
 		logger.Warn("failed", "error", first)
 		logger.Warn("failed", "error", errors.New("second"))
-		if got := context.Cause(ctx); got != first {
+		if got := context.Cause(ctx); !errors.Is(got, first) {
 			t.Errorf("%s: the context has ended with %v, want %v", name, got, first)
 		}
 	}
