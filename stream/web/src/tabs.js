@@ -78,7 +78,10 @@ export class Tabs {
     });
     if (!this.#running) this.#resume();
     else if (this.#conn) this.#conn.open();
-    else this.#post({ t: "open" });
+    else {
+      this.#post({ t: "open" });
+      this.#show({ state: "connecting" }); // until the leader answers
+    }
   }
 
   close() {
@@ -134,6 +137,8 @@ export class Tabs {
   #join() {
     const { window } = this;
     if (!window.navigator?.locks || !window.BroadcastChannel) return this.#beAlone();
+    if (!this.#conn && !isOpen({ state: this.#shown })) this.#show({ state: "connecting" });
+    if (!this.#running) return; // a listener of the page has closed the stream
     this.#group = `rowcast/1 ${hash(this.name)} ${this.who}`; // 1: the version of the messages
     this.#channel = new window.BroadcastChannel(this.#group);
     this.#channel.onmessage = ({ data }) => this.#hear(data);

@@ -176,6 +176,14 @@ test("401, 403 and 204 stop until open is called", async (t) => {
   }
 });
 
+test("with the option user, the state is connecting from the beginning, and after open()", (t) => {
+  const source = new Hub(t).open({ user: "alice" });
+  assert.equal(source.state, "connecting");
+  source.close();
+  source.open();
+  assert.deepEqual(source.states, ["closed", "connecting"]);
+});
+
 test("a state has its details", async (t) => {
   const hub = new Hub(t);
   const source = hub.open();

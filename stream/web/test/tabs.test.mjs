@@ -25,18 +25,62 @@ test("each tab receives each event once and in causal order, or a reset", async 
   }
 });
 
-test("a tab whose stream is cut reports it and opens another stream", async () => {
+/** Returns a browser, and a function that opens a tab in it. A tab records its states and the streams that it has begun. */
+function newBrowser() {
   const clock = new Clock();
   const browser = new Browser(clock, () => 0.5, [new Hub(new Database())], 2_000);
-  const [page, states] = [new Page(browser), []];
-  const tabs = new Tabs((from, callbacks) => new Connection(page, from, callbacks), { name: "/events", user: "alice" },
-    { frame() {}, status: ({ state }) => states.push(state) }, browser.window(page));
-  tabs.open();
+  const newTab = (onState = (_) => {}) => {
+    const tab = { page: new Page(browser), states: [], streams: [] };
+    const connect = (from, callbacks) => tab.streams[tab.streams.push(new Connection(tab.page, from, callbacks)) - 1];
+    const status = ({ state }) => {
+      tab.states.push(state);
+      onState(tab.tabs);
+    };
+    tab.tabs = new Tabs(connect, { name: "/events", user: "alice" }, { frame() {}, status }, browser.window(tab.page));
+    tab.tabs.open();
+    return tab;
+  };
+  return { clock, newTab };
+}
+
+test("a tab whose stream is cut reports it and opens another stream", async () => {
+  const { clock, newTab } = newBrowser();
+  const { page, states, tabs } = newTab();
   await clock.runUntil(clock.now + 500);
   for (const stream of page.streams) stream.cut();
   await clock.runUntil(clock.now + 1_000); // less than the time after which the tab gives up a silent stream
   tabs.close();
-  assert.deepEqual(states, ["open", "retrying", "open"]);
+  assert.deepEqual(states, ["connecting", "open", "retrying", "open"]);
+});
+
+test("a tab is connecting until it has a stream or hears the leader", async () => {
+  const { clock, newTab } = newBrowser();
+  const [leader, follower] = [newTab(), newTab()];
+  for (const { states } of [leader, follower]) assert.deepEqual(states, ["connecting"]);
+  await clock.runUntil(clock.now + 500);
+  for (const { states } of [leader, follower]) assert.deepEqual(states, ["connecting", "open"]);
+  assert.equal(follower.streams.length, 0);
+});
+
+test("a tab may be closed while it reports that it is connecting", async () => {
+  const { clock, newTab } = newBrowser();
+  const { page, states, streams } = newTab((tabs) => tabs.close());
+  await clock.runUntil(clock.now + 60_000);
+  assert.deepEqual([states, streams, page.timers.size], [["connecting"], [], 0]);
+});
+
+test("a tab that opens the leader's stream again is connecting until the leader answers", async () => {
+  const { clock, newTab } = newBrowser();
+  const [leader, follower] = [newTab(), newTab()];
+  await clock.runUntil(clock.now + 500);
+  leader.streams[0].stop();
+  leader.streams[0].status({ state: "signed-out" });
+  await clock.runUntil(clock.now + 500);
+  follower.tabs.open();
+  assert.deepEqual(follower.states, ["connecting", "open", "signed-out", "connecting"]);
+  await clock.runUntil(clock.now + 500);
+  assert.deepEqual(follower.states, ["connecting", "open", "signed-out", "connecting", "open"]);
+  assert.equal(follower.streams.length, 0);
 });
 
 test("messages with numbers that would keep a leader from being heard are ignored", () => {
