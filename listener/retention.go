@@ -50,6 +50,8 @@ type Retention struct {
 	settled  uint64 // all transactions below it ended MinAge ago or earlier
 	xmin     uint64 // all transactions below it had ended at the time in observed
 	observed time.Time
+
+	looked position // up to which deleteMarked has looked at later rows; the zero position if the next round looks from the start
 }
 
 // keepOpen is the longest pause over which the connection stays open.
@@ -167,16 +169,43 @@ func (r *Retention) delete(ctx context.Context, tx querier) (int64, error) {
 // deleteMarked deletes old rows whose number in xid is below [sql.FirstXid], r.Rows rows at most. For example, they
 // were restored from a dump. They are never sent, and no cursor refers to them. So the horizon does not move, and the
 // rows of a transaction need not be deleted together.
+//
+// The order of such rows says nothing about their age, and there is no index on created_at. Therefore deleteMarked looks
+// at the first r.Rows rows. If none of them is old, it also looks at r.Rows later rows, in each round at the next ones.
 func (r *Retention) deleteMarked(ctx context.Context, tx querier) (deleted int64, err error) {
-	const remove = `WITH oldest AS MATERIALIZED (
-			SELECT id, created_at FROM rowcast.notifications WHERE xid < $1::text::xid8 AND created_at <= now() ORDER BY xid, id LIMIT $2),
-		gone AS (DELETE FROM rowcast.notifications
-			WHERE id = ANY (ARRAY(SELECT id FROM oldest WHERE created_at < ` + keptSince + `)) RETURNING id)
-		SELECT count(*) FROM gone`
-	if err := tx.QueryRow(ctx, remove, strconv.Itoa(sql.FirstXid), r.Rows, r.keep()).Scan(&deleted); err != nil {
-		return 0, fmt.Errorf("delete restored rows: %w", err)
+	deleted, first, err := r.deleteMarkedAfter(ctx, tx, position{})
+	if err != nil || deleted > 0 || first == (position{}) {
+		return deleted, err
 	}
-	return deleted, nil
+	if r.looked == (position{}) {
+		r.looked = first
+	}
+	deleted, r.looked, err = r.deleteMarkedAfter(ctx, tx, r.looked)
+	return deleted, err
+}
+
+// A position is a place in the order of xid and id. The zero position is before all rows.
+type position struct {
+	xid uint64
+	id  int64
+}
+
+// deleteMarkedAfter deletes the old ones among the first r.Rows rows after a position. It returns the position of the last of
+// the r.Rows rows, or the zero position if there are fewer rows.
+func (r *Retention) deleteMarkedAfter(ctx context.Context, tx querier, after position) (deleted int64, last position, err error) {
+	const remove = `WITH looked AS MATERIALIZED (
+			SELECT xid, id, created_at FROM rowcast.notifications WHERE xid < $1::text::xid8 AND created_at <= now()
+			AND (xid, id) > ($4::text::xid8, $5) ORDER BY xid, id LIMIT $2),
+		last AS (SELECT xid, id FROM looked ORDER BY xid, id OFFSET $2 - 1),
+		gone AS (DELETE FROM rowcast.notifications
+			WHERE id = ANY (ARRAY(SELECT id FROM looked WHERE created_at < ` + keptSince + `)) RETURNING id)
+		SELECT (SELECT count(*) FROM gone), coalesce((SELECT xid FROM last), '0')::text::bigint, coalesce((SELECT id FROM last), 0)`
+	err = tx.QueryRow(ctx, remove, strconv.Itoa(sql.FirstXid), r.Rows, r.keep(), strconv.FormatUint(after.xid, 10), after.id).
+		Scan(&deleted, &last.xid, &last.id)
+	if err != nil {
+		return 0, position{}, fmt.Errorf("delete restored rows: %w", err)
+	}
+	return deleted, last, nil
 }
 
 // observe records the xmin of a snapshot, and moves settled to an xmin that was recorded MinAge ago or earlier. If the

@@ -213,6 +213,31 @@ func TestRetentionDeletesRestoredRows(t *testing.T) {
 	}
 }
 
+// Old restored rows are deleted even if they follow many young ones. Each round looks at the first four rows, and if
+// none of them is old, at the next four later rows.
+func TestRetentionPassesYoungRestoredRows(t *testing.T) {
+	t.Parallel()
+	conn, r := aging(t, 4)
+	exec(t, conn, `INSERT INTO rowcast.notifications (recipient, data, created_at, xid)
+		SELECT '*', to_jsonb(i), now() - CASE WHEN i IN (13, 14) THEN interval '1 hour' ELSE interval '1 minute' END, '1'
+		FROM generate_series(1, 15) i`)
+	becomesOld := func(data int) {
+		t.Helper()
+		exec(t, conn, "UPDATE rowcast.notifications SET created_at = now() - interval '1 hour' WHERE data = to_jsonb($1::int)", data)
+	}
+	wantDeleted(t, r, "rows 1 to 8, which are young", 0)
+	becomesOld(2)
+	wantDeleted(t, r, "rows 1 to 4, of which one is old now", 1)
+	wantDeleted(t, r, "rows 9 to 12, which are young", 0)
+	wantDeleted(t, r, "rows 13 to 15", 2)
+	becomesOld(7)
+	wantDeleted(t, r, "rows 6 to 9, after the end of the table was reached", 1)
+	wantDeleted(t, r, "young rows", 0)
+	if got := one[int](t, conn, "SELECT count(*)::int FROM rowcast.notifications"); got != 11 {
+		t.Errorf("got %d rows, want 11", got)
+	}
+}
+
 // The horizon is moved in the transaction of the deletion, so that a failure undoes both.
 func TestRetentionMovesTheHorizonWithTheRows(t *testing.T) {
 	t.Parallel()
