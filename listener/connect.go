@@ -262,7 +262,13 @@ func readEpoch(ctx context.Context, db querier) (cursor.Tag, error) {
 }
 
 // isAnchorValid reports whether the anchor of a cursor still exists (rule 18). The anchor of a cursor that has seen no
-// row is the database. If the xmax of such a cursor is a horizon above [cursor.First], isAnchorValid returns false.
+// row is the database.
+//
+// If the xmax of such a cursor is a horizon above [cursor.First], isAnchorValid returns false, even if the server has
+// lost nothing. rowcast.cursor() returns such a cursor if somebody has emptied the table. The tag of the database does
+// not show whether the transactions below the horizon are still the same: after a restore of a backup or a failover, a
+// server can assign their numbers again, and retention can then reach the same horizon. A client that kept the cursor
+// would miss rows, so the client is reset.
 func isAnchorValid(ctx context.Context, db querier, c cursor.Cursor) (bool, error) {
 	find := `SELECT rowcast.anchor_tag(id, created_at) FROM rowcast.notifications n WHERE xid = $1::text::xid8 AND id = $2
 		AND (` + assigned + `) UNION ALL SELECT rowcast.database_tag() WHERE $1::text::bigint < $3`

@@ -156,3 +156,30 @@ func TestTableIsEmptiedAfterRetention(t *testing.T) {
 		})
 	}
 }
+
+// In another epoch, the cursor of an emptied table is not valid if retention has moved the horizon: after a restore,
+// its transaction numbers could be those of other transactions. Before the horizon was moved, the cursor claims nothing.
+func TestCursorOfAnEmptiedTableInAnotherEpoch(t *testing.T) {
+	t.Parallel()
+	conn, r := aging(t, 10)
+	before := present(t, conn)
+	aged(t, conn, 60)
+	insert(t, conn, "young")
+	wantDeleted(t, r, "the old row", 1)
+	exec(t, conn, "TRUNCATE rowcast.notifications")
+	after := present(t, conn)
+	if err := r.Listener.Preflight(limited(t)); err != nil { // Preflight begins another epoch
+		t.Fatal(err)
+	}
+	replayer := newReplayer(t, conn.Config().ConnString(), 512)
+	for _, tt := range []struct {
+		name   string
+		cursor cursor.Cursor
+		want   bool
+	}{{"before", before, true}, {"after", after, false}} {
+		valid, err := replayer.IsValid(limited(t), tt.cursor, present(t, conn))
+		if err != nil || valid != tt.want {
+			t.Errorf("%s the move of the horizon, cursor %s is valid: %t, with error %v, want %t and no error", tt.name, tt.cursor, valid, err, tt.want)
+		}
+	}
+}
