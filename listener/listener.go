@@ -62,7 +62,7 @@ type Listener struct {
 	// sleep. The default is 2 ms, or 100 ms with PollOnly. In some cases, the listener uses another time:
 	//
 	//   - While many commits or waiting writers make the listener poll, the time is half as long as a fetch takes, but
-	//     from an eighth of PollInterval to twice PollInterval. The lower bound is higher at high rates of commits and,
+	//     from a sixteenth of PollInterval to twice PollInterval. The lower bound is higher at high rates of commits and,
 	//     on Linux, while the machine's CPUs are idle for less than 0.3 of the time. Below Busy commits a second, the
 	//     upper bound is PollInterval.
 	//   - While an open transaction or a NOTIFY queue that fills up keeps the listener from sleeping, the time can be

@@ -144,24 +144,25 @@ func TestPollInterval(t *testing.T) {
 		took, want        time.Duration
 		busy              float64 // the share of the CPUs' time in which they are busy
 	}{
-		"many commits, a quick fetch":             {2000, false, false, ms / 8, ms / 4, 0},
+		"many commits, a quick fetch":             {2000, false, false, ms / 8, ms / 8, 0},
 		"many commits":                            {2000, false, false, ms, ms / 2, 0},
 		"many commits, a slow fetch":              {2000, false, false, 6 * ms, 3 * ms, 0},
 		"many commits, a very slow fetch":         {2000, false, false, time.Second, 4 * ms, 0},
-		"very many commits":                       {12_000, false, false, ms / 4, 3 * ms / 2, 0},
+		"more commits, a quick fetch":             {5000, false, false, ms / 8, 5 * ms / 16, 0},
+		"very many commits":                       {12_000, false, false, ms / 4, 9 * ms / 8, 0},
 		"very many commits, a slow fetch":         {12_000, false, false, 6 * ms, 3 * ms, 0},
 		"too many commits":                        {1e9, false, false, ms / 4, 4 * ms, 0},
 		"many commits, a full NOTIFY queue":       {2000, false, true, ms, ms / 2, 0},
-		"idle enough":                             {2000, false, false, ms / 8, ms / 4, 0.7},
-		"busy":                                    {2000, false, false, ms / 8, 9 * ms / 16, 0.8},
-		"busier":                                  {2000, false, false, ms / 8, ms, 0.85},
-		"no idle time":                            {2000, false, false, ms / 8, ms, 1},
-		"busy, very many commits":                 {12_000, false, false, ms / 8, 27 * ms / 8, 0.8},
+		"idle enough":                             {2000, false, false, ms / 8, ms / 8, 0.7},
+		"busy":                                    {2000, false, false, ms / 8, 9 * ms / 32, 0.8},
+		"busier":                                  {2000, false, false, ms / 8, ms / 2, 0.85},
+		"no idle time":                            {2000, false, false, ms / 8, ms / 2, 1},
+		"busy, very many commits":                 {12_000, false, false, ms / 8, 81 * ms / 32, 0.8},
 		"busy, too many commits":                  {1e9, false, false, ms / 8, 4 * ms, 1},
 		"busy, a slow fetch":                      {2000, false, false, 3 * ms, 3 * ms / 2, 0.8},
-		"busy, few commits":                       {1000, false, false, ms / 8, 9 * ms / 16, 0.8},
+		"busy, few commits":                       {1000, false, false, ms / 8, 9 * ms / 32, 0.8},
 		"busy, PollOnly":                          {1000, true, false, ms / 4, 2 * ms, 1},
-		"few commits, a quick fetch":              {1000, false, false, ms / 8, ms / 4, 0},
+		"few commits, a quick fetch":              {1000, false, false, ms / 8, ms / 8, 0},
 		"few commits":                             {1000, false, false, ms, ms / 2, 0},
 		"few commits, a very slow fetch":          {1000, false, false, time.Second, 2 * ms, 0},
 		"few commits, a full NOTIFY queue":        {1000, false, true, ms, gapPoll, 0},
@@ -179,7 +180,7 @@ func TestPollInterval(t *testing.T) {
 func TestHubCollectsCommits(t *testing.T) {
 	t.Parallel()
 	const ms = time.Millisecond
-	for busy, want := range map[float64]time.Duration{0: 0, 0.7: 0, 0.8: 9 * ms / 16, 0.85: ms, 1: ms} {
+	for busy, want := range map[float64]time.Duration{0: 0, 0.7: 0, 0.8: 9 * ms / 32, 0.85: ms / 2, 1: ms / 2} {
 		w := wakeup{Listener: &Listener{PollInterval: 2 * ms}}
 		if got := w.collectWhile(1 - busy); (got - want).Abs() > time.Microsecond {
 			t.Errorf("the CPUs are busy for %v of the time: the hub waits for %v, want %v", busy, got, want)

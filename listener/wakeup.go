@@ -166,16 +166,17 @@ func (w *wakeup) pollAfter(ctx context.Context, last fetched) (reason, phase, er
 // interval returns the time until the next poll. It is half the time of a fetch, within two bounds. So rows arrive soon
 // on a machine with CPU to spare, and a busy machine leaves CPU to the writers.
 //
-//   - The lower bound is an eighth of PollInterval. It grows with the rate above Busy, and while the CPUs of this
-//     machine are hardly idle, because the writers then need the CPU.
+//   - The lower bound is a sixteenth of PollInterval. It grows with the rate above Busy, with the square of the rate
+//     above 4*Busy, and while the CPUs of this machine are hardly idle, because the writers then need the CPU.
 //   - The upper bound is twice PollInterval. Below Busy it is PollInterval, because the writers then wait for each
 //     other or for the disk, and leave CPU.
 //
 // Below Busy, the interval is gapPoll if the NOTIFY queue is too full. With PollOnly, the interval is PollInterval, or
 // up to twice as long if fetches are slow.
 func (w *wakeup) interval(took time.Duration, idle float64) time.Duration {
-	eighths := min(max(1, w.pace.rate/w.Busy)*stretch(idle), 16)
-	least, most := time.Duration(eighths*float64(w.PollInterval/8)), 2*w.PollInterval
+	rate := w.pace.rate / w.Busy
+	sixteenths := min(max(1, rate, rate*rate/4)*stretch(idle), 32)
+	least, most := time.Duration(sixteenths*float64(w.PollInterval/16)), 2*w.PollInterval
 	switch {
 	case w.PollOnly:
 		return max(w.PollInterval, min(2*took, most))
@@ -190,9 +191,10 @@ func (w *wakeup) interval(took time.Duration, idle float64) time.Duration {
 // collectFrom is the rate, in commits a second, from which on a hub that was notified may wait for further commits.
 const collectFrom = 300
 
-// collect returns how long a hub that was notified waits before it fetches: up to a millisecond. The hub waits only if
-// there are many commits and the CPUs of this machine are hardly idle. The fetch then reads the rows of several commits
-// at once, which leaves CPU to the writers and to other hubs.
+// collect returns how long a hub that was notified waits before it fetches: up to half a millisecond with the default
+// PollInterval, and never more than a millisecond. The hub waits only if there are many commits and the CPUs of this
+// machine are hardly idle. The fetch then reads the rows of several commits at once, which leaves CPU to the writers and
+// to other hubs.
 func (w *wakeup) collect(now time.Time) time.Duration {
 	if w.pace.decay(now); w.pace.rate < collectFrom {
 		return 0
@@ -205,7 +207,7 @@ func (w *wakeup) collectWhile(idle float64) time.Duration {
 	if factor == 1 {
 		return 0
 	}
-	return min(time.Duration(factor*float64(w.PollInterval/8)), time.Millisecond)
+	return min(time.Duration(factor*float64(w.PollInterval/16)), time.Millisecond)
 }
 
 // stretch returns the factor by which the lower bound of the interval grows if this share of the CPUs' time is idle.
