@@ -108,3 +108,30 @@ func (h *Hub) WaitingCalls() int { return h.calls.Waiting() }
 
 // Readers returns the number of users and addresses with a running or waiting call of the Source.
 func (h *Hub) Readers() int { return h.calls.Keys() }
+
+// EndWhileBegun resumes a stream for a user, and ends it before its first bytes are taken, as Disconnect can. It returns
+// the first bytes, and a channel that is closed when the connection has been closed.
+func (h *Hub) EndWhileBegun(user string, from cursor.Cursor) (first []byte, closed <-chan struct{}) {
+	grant := Grant{User: user}
+	s := newSubscriber(h, grant, nil)
+	if refused, _ := h.admit(s, grant, true, false); refused != nil {
+		panic("refused")
+	}
+	if _, missed, ok := h.goLiveAtOnce(s, clientCursor{cursor: from, given: true}); !ok || missed == 0 {
+		panic("the stream is not live, or has missed nothing")
+	}
+	s.end(note(eventBye, nil, nil))
+	next, _ := s.next(nil, nil)
+	conn := &closing{closed: make(chan struct{})}
+	s.attach(conn)
+	s.begin()
+	return next.bytes, conn.closed
+}
+
+// closing is a connection that closes a channel when it is shut down.
+type closing struct {
+	discard
+	closed chan struct{}
+}
+
+func (c *closing) Shutdown() { close(c.closed) }

@@ -33,11 +33,12 @@ func (h *Hub) beginAtOnce(s *subscriber, resume clientCursor) []byte {
 	if missed == 0 {
 		return first
 	}
-	h.Stats.Replayed.Add(int64(missed))
-	if next, ok := s.next(first, nil); ok { // not ok if the stream has been closed meanwhile
-		return next.bytes
+	next, ok := s.next(first, nil)
+	if !ok { // the stream has been closed meanwhile
+		return first
 	}
-	return first
+	h.Stats.Replayed.Add(int64(missed))
+	return next.bytes
 }
 
 // maxAtOnce is the largest number of bytes of missed events that are written together with the head of the response.

@@ -376,6 +376,19 @@ func TestDisconnectedWhileTheHeadIsWritten(t *testing.T) {
 	c.wantEnd()
 }
 
+// Disconnect can also end a stream just after it has become live. If the missed events and rowcast.bye are then written
+// together, the stream is still closed.
+func TestDisconnectedBeforeTheHeadIsWritten(t *testing.T) {
+	t.Parallel()
+	f := newFeed(t)
+	f.publish("alice", "", `"missed"`)
+	first, closed := f.hub.EndWhileBegun("alice", start)
+	if text := string(first); !strings.Contains(text, `"missed"`) || !strings.Contains(text, "rowcast.bye") {
+		t.Errorf("got %q, want the missed event and rowcast.bye", text)
+	}
+	dbtest.Receive(t, closed, "the end of the stream")
+}
+
 // A stream begins as usual if its heartbeats were due while its head was written.
 func TestHeartbeatsWhileTheHeadIsWritten(t *testing.T) {
 	t.Parallel()

@@ -120,7 +120,7 @@ func (h *Hub) remove(s *subscriber) {
 }
 
 // logUnstreamed logs an error of wire.Open if the response cannot be streamed. Any other error means that the client
-// has disconnected.
+// has disconnected, or has not accepted the first bytes in time.
 func (h *Hub) logUnstreamed(err error) {
 	if !errors.Is(err, http.ErrNotSupported) {
 		return

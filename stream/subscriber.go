@@ -311,16 +311,17 @@ func (s *subscriber) abandonJoin() {
 }
 
 // begin ends the opening of a stream that was live before its first bytes were written. Serve calls it after that
-// write. If events have arrived in the meantime, begin starts a goroutine that writes them.
+// write. If events have arrived in the meantime, or the stream must end, begin starts a goroutine that writes the events
+// and closes the stream.
 func (s *subscriber) begin() {
 	o := s.output.Lock()
 	defer s.output.Unlock()
-	if o.backlog.empty() {
-		o.dropBacklog()
-		o.becomeIdle()
-	} else {
+	if !o.backlog.empty() || o.ending {
 		go s.drain(chunk{})
+		return
 	}
+	o.dropBacklog()
+	o.becomeIdle()
 }
 
 // end closes the stream once the backlog and the last frame have been sent. A stream that is joining is closed at once,

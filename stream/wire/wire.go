@@ -39,8 +39,8 @@ func CanTakeOver(r *http.Request) bool { return r.ProtoMajor == 1 && r.TLS == ni
 
 // Open writes the head of the response, which net/http formats, and the first bytes of the body. timeout is the time
 // after which a Write fails if the client accepts nothing. On a connection that is taken over, the body ends with the
-// connection. It is not chunked, because some proxies delay chunks. Open fails with an error that is
-// [http.ErrNotSupported] if w cannot flush.
+// connection. It is not chunked, because some proxies delay chunks. Open fails on such a connection if the client does not
+// accept the first bytes within the timeout. Open fails with an error that is [http.ErrNotSupported] if w cannot flush.
 func Open(w http.ResponseWriter, r *http.Request, first []byte, timeout time.Duration) (Conn, error) {
 	control := http.NewResponseController(w)
 	takeOver := CanTakeOver(r)
