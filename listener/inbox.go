@@ -32,6 +32,10 @@ const inboxTimeout = 5 * time.Second
 // than the default of deadlock_timeout (1 s), so that PostgreSQL reports a deadlock as such.
 const inboxLockTimeout = "1500"
 
+// deadlockPause is the time between a deadlock and the next attempt. In this time, the other transaction can lock the row
+// for which it has waited. Otherwise the next attempt could lock that row first, and end in a deadlock again.
+const deadlockPause = 50 * time.Millisecond
+
 // NewInbox returns an Inbox with the listener's configuration. It uses at most conns connections at a time. A
 // connection is opened when it is needed, and closed after one to two minutes without use.
 func (l *Listener) NewInbox(ctx context.Context, conns int) (*Inbox, error) {
@@ -95,8 +99,8 @@ func orNull(text string) *string {
 }
 
 // call returns the result of a query, which has one row with a jsonb value. If PostgreSQL ends the statement because of
-// a deadlock, it has also undone the statement, so call runs it a second time. A deadlock is possible because an app
-// that deletes many rows may lock them in another order than the functions of the inbox.
+// a deadlock, it has also undone the statement, so call runs it again, up to twice. A deadlock is possible because an
+// app that deletes many rows may lock them in another order than the functions of the inbox.
 func (i *Inbox) call(ctx context.Context, query string, arguments ...any) (result json.RawMessage, err error) {
 	run := func(ctx context.Context, db querier) error {
 		var text []byte
@@ -105,7 +109,12 @@ func (i *Inbox) call(ctx context.Context, query string, arguments ...any) (resul
 		return err
 	}
 	err = i.withConn(ctx, run)
-	if failed, ok := errors.AsType[*pgconn.PgError](err); ok && failed.Code == "40P01" { // deadlock_detected
+	for tries := 1; codeOf(err) == "40P01" && tries < 3; tries++ { // deadlock_detected
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(deadlockPause):
+		}
 		err = i.withConn(ctx, run)
 	}
 	if err != nil {
