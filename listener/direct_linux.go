@@ -42,6 +42,7 @@ type half struct {
 	file    *os.File        // an eventfd, which interrupt makes readable
 	event   syscall.RawConn // of file
 
+	// Only the half that reads uses these fields.
 	idle  atomic.Bool // whether to wait in Go's poller
 	epoll epoll
 }
@@ -64,7 +65,9 @@ func direct(conn net.Conn) (net.Conn, error) {
 	}
 	_ = conn.Close() // the socket stays open
 	c := &directConn{Conn: conn, socket: socket}
-	err = errors.Join(c.in.open(socket, unix.POLLIN), c.out.open(socket, unix.POLLOUT))
+	if err = errors.Join(c.in.open(socket, unix.POLLIN), c.out.open(socket, unix.POLLOUT)); err == nil {
+		err = c.in.epoll.open(c.in.socket, c.in.event)
+	}
 	if err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
@@ -101,10 +104,8 @@ func (h *half) open(socket *os.File, events int16) (err error) {
 		return os.NewSyscallError("eventfd", err)
 	}
 	h.file = os.NewFile(uintptr(fd), "eventfd")
-	if h.event, err = h.file.SyscallConn(); err != nil {
-		return err
-	}
-	return h.epoll.open(h.socket, h.event)
+	h.event, err = h.file.SyscallConn()
+	return err
 }
 
 func (c *directConn) Read(p []byte) (int, error) {
@@ -209,7 +210,8 @@ func (h *half) waitInPoller() {
 		until = h.opened.Add(time.Duration(deadline))
 	}
 	_ = h.epoll.file.SetReadDeadline(until)
-	h.epoll.watch(h.socket, uint32(h.events))
+	h.epoll.watch(h.socket, uint32(h.events)|unix.EPOLLONESHOT)
+	isWatched := true
 	_ = h.epoll.raw.Read(func(fd uintptr) (ready bool) {
 		_ = h.event.Control(func(event uintptr) {
 			var events [2]unix.EpollEvent
@@ -218,11 +220,16 @@ func (h *half) waitInPoller() {
 				ready = true
 				if e.Fd == int32(event) {
 					resetEvent(event)
+				} else {
+					isWatched = false
 				}
 			}
 		})
 		return ready
 	})
+	if isWatched {
+		h.epoll.watch(h.socket, 0)
+	}
 }
 
 func resetEvent(event uintptr) {
@@ -242,9 +249,9 @@ func setIdle(conn net.Conn, idle bool) {
 	}
 }
 
-// An epoll is an epoll instance that Go's poller watches. It always watches an eventfd. It watches a socket only from a
-// call of watch until the socket is ready. If Go's poller watched the socket itself, arriving bytes would wake the poller
-// even while the connection waits in ppoll.
+// An epoll is an epoll instance that Go's poller watches. It always watches an eventfd, but a socket only during
+// waitInPoller. If Go's poller watched the socket itself, arriving bytes would wake the poller even while the connection
+// waits in ppoll.
 type epoll struct {
 	file *os.File
 	raw  syscall.RawConn
@@ -260,24 +267,28 @@ func (e *epoll) open(socket, event syscall.RawConn) error {
 	if err != nil {
 		return os.NewSyscallError("fcntl", err)
 	}
+	if err = e.file.SetReadDeadline(time.Time{}); err != nil { // Go's poller does not watch the file
+		return err
+	}
 	if e.raw, err = e.file.SyscallConn(); err != nil {
 		return err
 	}
 	return errors.Join(e.control(unix.EPOLL_CTL_ADD, event, unix.EPOLLIN), e.control(unix.EPOLL_CTL_ADD, socket, 0))
 }
 
+// watch sets the events of a socket that the instance reports. It fails only if the connection is closed.
 func (e *epoll) watch(socket syscall.RawConn, events uint32) {
-	_ = e.control(unix.EPOLL_CTL_MOD, socket, events|unix.EPOLLONESHOT) // fails only if the connection is closed
+	_ = e.control(unix.EPOLL_CTL_MOD, socket, events)
 }
 
 func (e *epoll) control(operation int, file syscall.RawConn, events uint32) error {
-	var failure error
+	var closed, failed error
 	err := e.raw.Control(func(epoll uintptr) {
-		failure = errors.Join(failure, file.Control(func(fd uintptr) {
-			failure = unix.EpollCtl(int(epoll), operation, int(fd), &unix.EpollEvent{Events: events, Fd: int32(fd)})
-		}))
+		closed = file.Control(func(fd uintptr) {
+			failed = unix.EpollCtl(int(epoll), operation, int(fd), &unix.EpollEvent{Events: events, Fd: int32(fd)})
+		})
 	})
-	return errors.Join(err, os.NewSyscallError("epoll_ctl", failure))
+	return errors.Join(err, closed, os.NewSyscallError("epoll_ctl", failed))
 }
 
 func (h *half) setDeadline(t time.Time) {
@@ -300,7 +311,11 @@ func (h *half) interrupt() {
 func (h *half) close() error {
 	h.closed.Store(true)
 	h.interrupt()
-	return errors.Join(h.file.Close(), h.epoll.file.Close())
+	err := h.file.Close()
+	if h.epoll.file != nil {
+		err = errors.Join(err, h.epoll.file.Close())
+	}
+	return err
 }
 
 // Close closes the connection. It ends a Read and a Write that wait.

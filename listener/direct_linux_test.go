@@ -198,6 +198,35 @@ func TestListenerWaitsDirectly(t *testing.T) {
 	}
 }
 
+// After a wait in Go's poller, bytes do not wake the poller, whether the wait has ended with bytes or with its deadline.
+func TestOnlyALongWaitWakesThePoller(t *testing.T) {
+	t.Parallel()
+	here, there := pair(t, "unix")
+	defer there.Close()
+	c := directly(t, here)
+	for _, arrives := range []bool{false, true} {
+		if arrives {
+			_, _ = there.Write([]byte("1"))
+		}
+		listener.SetIdle(c, true)
+		_ = c.SetReadDeadline(time.Now().Add(10 * time.Millisecond))
+		if n, err := c.Read(make([]byte, 1)); (n == 1) != arrives {
+			t.Fatalf("read %d bytes, %v, want a byte only if one has arrived (%v)", n, err, arrives)
+		}
+		listener.SetIdle(c, false)
+		if _, err := there.Write([]byte("2")); err != nil {
+			t.Fatal(err)
+		}
+		if listener.IsWoken(c) {
+			t.Errorf("after a wait in which a byte has arrived (%v), the poller is woken for the next byte, want not", arrives)
+		}
+		_ = c.SetReadDeadline(time.Time{})
+		if n, err := c.Read(make([]byte, 1)); n != 1 || err != nil {
+			t.Fatalf("read %d bytes, %v, want 1 byte", n, err)
+		}
+	}
+}
+
 // BenchmarkWait compares a connection that waits in Go's poller with a directConn. Each operation is a fetch of one row
 // and a nap, as when the listener polls. The benchmark reports the CPU time of this process for an operation, and
 // how often a thread of the process stops to wait.

@@ -4,6 +4,8 @@ import (
 	"context"
 	"net"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Nap sleeps as the listener does between two polls.
@@ -43,4 +45,13 @@ func (k Link) CloseLink() { k.close() }
 func (k Link) Waiting() (waits, idle bool) {
 	in := &k.conn.PgConn().Conn().(*directConn).in
 	return in.waiting.Load(), in.idle.Load()
+}
+
+// IsWoken reports whether Go's poller would be woken for a connection that does not wait.
+func IsWoken(conn net.Conn) (woken bool) {
+	_ = conn.(*directConn).in.epoll.raw.Control(func(fd uintptr) {
+		n, _ := unix.EpollWait(int(fd), make([]unix.EpollEvent, 1), 0)
+		woken = n > 0
+	})
+	return woken
 }

@@ -314,7 +314,7 @@ BEGIN
         last_xid := xids[page];
         last_id := ids[page];
     END IF;
-    -- Without OFFSET 0, the planner of PostgreSQL 16 and later would read the whole index on (xid, id), to avoid the sort of the aggregate.
+    -- OFFSET 0: from version 16 on, the planner would read the whole index on (xid, id) to avoid the sort of the aggregate.
     SELECT coalesce(jsonb_agg(jsonb_build_object('id', n.id::text, 'recipient', n.recipient, 'event', n.event,
             'data', CASE WHEN small THEN n.data END, 'created_at', to_char(n.created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
             'seen', rowcast.inbox_is_seen(s.seen, n.recipient <> u.recipient, n.xid, u.seen, u.visited),
