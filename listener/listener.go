@@ -256,7 +256,8 @@ func setDefault[T comparable](field *T, value T) {
 // nothing, and the park lock would stay with a session of the server that also serves other clients.
 var ErrPooled = errors.New("the database connection goes through a transaction pooler (PgBouncer): connect directly, or poll (--poll)")
 
-// ErrStandby reports that the server is a standby. Its snapshots leave out the transactions that run on the primary.
+// ErrStandby reports that the server is a standby. There, pg_current_snapshot() does not list the transactions that run on
+// the primary, so a cursor would claim their rows, and these rows would be missed.
 var ErrStandby = errors.New("the database is a standby: connect to the primary (target_session_attrs=read-write)")
 
 // requests are requests of other goroutines to Run's goroutine.

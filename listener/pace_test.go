@@ -78,7 +78,7 @@ func TestPaceIsBusyWhileWritersWait(t *testing.T) {
 	var p pace
 	now := time.Now()
 	busy := func() bool { return p.isBusy(now, 2000, 1000) }
-	for range 100 { // the queues of writers are short: two commit at the same time, or the disk stalls
+	for range 100 { // queues that do not last, as when two writers commit at the same time or the disk stalls briefly
 		for range lasting - 1 {
 			p.observe(now, true)
 		}

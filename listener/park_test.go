@@ -91,7 +91,7 @@ func (p *parkProof) begin(t *testing.T, db *parkDatabase) {
 }
 
 // delayLock delays about a third of the statements on the connection of the park lock by up to 5 ms. So the writer can
-// commit between a fetch and the taking or releasing of the lock, whichever comes first.
+// commit between a fetch and the taking or releasing of the lock, in whichever order these two happen.
 func delayLock(_ context.Context, config *pgconn.Config, conn net.Conn) (net.Conn, error) {
 	if config.RuntimeParams["application_name"] == "rowcast park lock" {
 		conn = slowConn{conn}

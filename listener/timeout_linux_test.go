@@ -16,8 +16,8 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// dialled has the DialFunc of a test. It keeps a second descriptor of each socket that it has opened, because the
-// listener may close the connection and continue to use the socket.
+// dialled has a DialFunc and keeps a second descriptor of each socket that it has opened. The listener may close the
+// net.Conn and continue to use the socket through a descriptor of its own.
 type dialled struct {
 	mu      sync.Mutex
 	sockets []*os.File

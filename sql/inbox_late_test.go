@@ -31,7 +31,7 @@ func TestInboxRowsThatCommitAfterAll(t *testing.T) {
 			v.markAll(action, cursor)
 		}
 		if got := v.list().summary(); got != "0 unseen, 0 unread" {
-			t.Fatalf("after all: got %s, want an empty list", got)
+			t.Fatalf("after all rows were marked as read and archived: got %s, want an empty list", got)
 		}
 	}
 	all()

@@ -300,8 +300,8 @@ func (s *subscriber) beginJoin(leave context.CancelFunc) {
 	}
 }
 
-// abandonJoin closes a stream that has not become live or whose response could not be opened. It also closes every
-// poll, before the end of the answer is sent.
+// abandonJoin closes a stream that has not become live or whose response could not be opened. It is also called for each
+// poll, live or not, before the end of the poll's answer is sent.
 func (s *subscriber) abandonJoin() {
 	o := s.output.Lock()
 	defer s.output.Unlock()

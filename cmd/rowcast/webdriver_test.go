@@ -66,7 +66,7 @@ func (d *driver) open(ctx context.Context) (*driverTab, error) {
 			return nil, err
 		}
 	}
-	if err := d.choose(ctx, d.first); err != nil { // a new tab is opened beside a tab that exists
+	if err := d.choose(ctx, d.first); err != nil { // WebDriver opens a tab only from an open tab, and the last one may be closed
 		return nil, err
 	}
 	answer, err := d.execute(ctx, newWindow, object{"type": "tab"})

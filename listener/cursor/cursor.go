@@ -48,7 +48,7 @@ func (c Cursor) Lowest() uint64 {
 	return c.Xmax
 }
 
-// Seen reports whether the cursor has seen the row id of transaction xid.
+// Seen reports whether the cursor has seen the row with the given id in the transaction xid.
 func (c Cursor) Seen(xid uint64, id int64) bool {
 	if c.Xid != 0 && xid == c.Xid {
 		return id <= c.ID

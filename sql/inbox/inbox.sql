@@ -185,13 +185,13 @@ BEGIN
         WHERE pg_visible_in_snapshot(x, pg_current_snapshot()) ORDER BY x DESC);
 END $$;
 
--- The next two functions return rows. The planner inlines them into the functions that call them. The settings of those functions make the
--- plans independent of statistics: ordered index scans in nested loops. OFFSET 0 and ORDER BY have the same purpose. Without
+-- The next two functions return rows. The planner inlines them into their callers. The settings of the callers make the plans independent
+-- of statistics: ordered index scans in nested loops. OFFSET 0 and ORDER BY in the functions have the same purpose. Without
 -- force_generic_plan, PostgreSQL would plan each call again, because a plan for the actual lengths of the arrays seems cheaper. A page would
 -- then take twice as long.
 --
--- inbox_rows() returns the newest rows of a recipient that belong to the transactions of inbox_hidden() and come before a given row: the
--- newest first, and at most scan rows. The result has the order of the array hidden, because a nested loop keeps it.
+-- inbox_rows() returns up to "scan" rows of a recipient, the newest first. They belong to the transactions in the array "hidden", which
+-- inbox_hidden() returns, and come before a given row. The array has the newest transaction first, and a nested loop keeps this order.
 CREATE FUNCTION rowcast.inbox_rows(r text, hidden xid8[], before_xid xid8, before_id bigint, scan integer) RETURNS TABLE (xid xid8, id bigint)
     LANGUAGE sql STABLE AS $$
     SELECT n.xid, n.id FROM (

@@ -44,7 +44,7 @@ export class Notes {
     this.#failed = true;
   }
 
-  /** Hides the failure of a change, because a later change was saved. */
+  /** Hides the note about a failed change or request, because a later change was saved. */
   saved() {
     if (this.#failed) this.#end();
   }
