@@ -177,6 +177,15 @@ func TestPollInterval(t *testing.T) {
 	}
 }
 
+// With a negative Busy, the hub always polls, at the shortest interval.
+func TestPollIntervalWithNegativeBusy(t *testing.T) {
+	t.Parallel()
+	w := wakeup{Listener: &Listener{PollInterval: 2 * time.Millisecond, Busy: -1}, pace: pace{rate: 3000}}
+	if got, want := w.interval(0, 1), time.Millisecond/8; got != want {
+		t.Errorf("got %v, want %v", got, want)
+	}
+}
+
 func TestHubCollectsCommits(t *testing.T) {
 	t.Parallel()
 	const ms = time.Millisecond

@@ -174,7 +174,7 @@ func (w *wakeup) pollAfter(ctx context.Context, last fetched) (reason, phase, er
 // Below Busy, the interval is gapPoll if the NOTIFY queue is too full. With PollOnly, the interval is PollInterval, or
 // up to twice as long if fetches are slow.
 func (w *wakeup) interval(took time.Duration, idle float64) time.Duration {
-	rate := w.pace.rate / w.Busy
+	rate := max(0, w.pace.rate/w.Busy) // a negative Busy makes the hub poll always
 	sixteenths := min(max(1, rate, rate*rate/4)*stretch(idle), 32)
 	least, most := time.Duration(sixteenths*float64(w.PollInterval/16)), 2*w.PollInterval
 	switch {
