@@ -18,8 +18,8 @@ import (
 // package net waits in Go's poller instead. Then, whenever bytes arrive, two or three threads of the program wake up
 // and pass the work on. For the short answer to a fetch, that costs more CPU than reading the rows.
 //
-// A wait of more than 10 ms costs less in Go's poller (see setIdle). While a system call blocks a thread for that long, a
-// thread of the Go runtime wakes up about fifty times to check whether other goroutines need the processor.
+// A wait of more than 10 ms costs less in Go's poller (see setIdle). While a system call blocks a thread for that long,
+// a thread of the Go runtime wakes up about fifty times to check whether other goroutines need the processor.
 type directConn struct {
 	net.Conn // closed, but its addresses can still be read
 	socket   *os.File

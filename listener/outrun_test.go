@@ -157,8 +157,9 @@ func TestTableIsEmptiedAfterRetention(t *testing.T) {
 	}
 }
 
-// In another epoch, the cursor of an emptied table is not valid if retention has moved the horizon: after a restore,
-// its transaction numbers could be those of other transactions. Before the horizon was moved, the cursor claims nothing.
+// In another epoch, the cursor of an emptied table is not valid if retention has moved the horizon, because the server can
+// have assigned the numbers below the horizon again after a restore. If retention has never moved the horizon, the cursor
+// is valid, because it has seen no transaction.
 func TestCursorOfAnEmptiedTableInAnotherEpoch(t *testing.T) {
 	t.Parallel()
 	conn, r := aging(t, 10)

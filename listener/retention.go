@@ -190,8 +190,8 @@ type position struct {
 	id  int64
 }
 
-// deleteMarkedAfter deletes the old ones among the first r.Rows rows after a position. It returns the position of the last of
-// the r.Rows rows, or the zero position if there are fewer rows.
+// deleteMarkedAfter looks at the first r.Rows rows after a position and deletes those that are old. It returns the
+// position of the last of the r.Rows rows, or the zero position if there are fewer rows.
 func (r *Retention) deleteMarkedAfter(ctx context.Context, tx querier, after position) (deleted int64, last position, err error) {
 	const remove = `WITH looked AS MATERIALIZED (
 			SELECT xid, id, created_at FROM rowcast.notifications WHERE xid < $1::text::xid8 AND created_at <= now()

@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"rowcast/listener/cursor"
 	"rowcast/stream/sse"
 	"rowcast/stream/wire"
 )
@@ -101,6 +102,59 @@ func (h *Hub) admit(s *subscriber, grant Grant, add, poll bool) (refused *atomic
 	st.addLease(s, grant)
 	h.Stats.Opened.Add(1)
 	return nil, 0
+}
+
+// beginAtOnce makes a stream live, unless goLiveAtOnce reports that it cannot. It returns the first bytes of the stream,
+// which Serve writes together with the head of the response. If the stream is not live, beginAtOnce returns nil, and
+// Serve starts join.
+func (h *Hub) beginAtOnce(s *subscriber, resume clientCursor) []byte {
+	c, missed, ok := h.goLiveAtOnce(s, resume)
+	if !ok {
+		return nil
+	}
+	first := append([]byte(opening), h.hello(&c, s)...)
+	if missed == 0 {
+		return first
+	}
+	next, ok := s.next(first, nil)
+	if !ok { // the stream has been closed meanwhile
+		return first
+	}
+	h.Stats.Replayed.Add(int64(missed))
+	return next.bytes
+}
+
+// maxAtOnce is the largest number of bytes of missed events that are written together with the head of the response.
+// The socket's buffer usually has space for them, so the write does not wait for the client.
+const maxAtOnce = 16 << 10
+
+// goLiveAtOnce makes a stream live if its client sent no cursor, because such a client has missed nothing. It also makes
+// a stream live if the client can continue from its cursor, and has missed only few events, which are all in memory. ok
+// is false if the stream is not live, which is always so while the Hub's cursor is not whole (see lockWhole). c is the
+// cursor at which the stream begins. missed is the number of missed events.
+func (h *Hub) goLiveAtOnce(s *subscriber, resume clientCursor) (c cursor.Cursor, missed int, ok bool) {
+	st := h.state.Lock()
+	defer h.state.Unlock()
+	now := st.cursor
+	if !now.Whole() {
+		return now, 0, false
+	}
+	if !resume.given {
+		st.goLive(s, nil, nil)
+		return now, 0, true
+	}
+	c = resume.cursor
+	if resume.malformed || c.Epoch != now.Epoch || !c.SeenBelow(st.horizon) || !now.Covers(c) || !c.Covers(st.memory.from) {
+		return c, 0, false
+	}
+	frames, steps := st.memory.since(c, s.recipients), cursor.NewSteps(c, now)
+	if len(frames) > maxUnderLock || lengthWithIDs(frames, maxIDLength(steps)) > maxAtOnce {
+		return c, 0, false // join searches the frames
+	}
+	frames = unseen(c, frames)
+	st.goLive(s, frames, steps)
+	st.limitPending()
+	return c, len(frames), true
 }
 
 // gone ends a stream whose client has disconnected or that has been closed.
