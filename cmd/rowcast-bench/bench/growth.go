@@ -12,9 +12,15 @@ import (
 // A growthResult has the results at a steady rate and at the maximum rate.
 type growthResult struct{ steady, flood result }
 
+// A growthLimit has the greatest ratios of a setup to the setup with which it is compared.
+type growthLimit struct{ p50, p99, sessions limit }
+
+// unchanged is the limit for setups that must hardly differ.
+var unchanged = growthLimit{p50: atMost(1.1), p99: atMost(1.1), sessions: atMost(1.1)}
+
 // compareGrowth compares the setup other with the setup base, at a thousand rows per second and at the maximum rate of
-// eight writers. readers is the number of hubs in other.
-func (b *Bench) compareGrowth(ctx context.Context, what, with string, base, other setup, readers float64) error {
+// eight writers.
+func (b *Bench) compareGrowth(ctx context.Context, what, with string, base, other setup, most growthLimit) error {
 	pairs := pick(b, 5, 1)
 	b.steps.plan(2 * pairs)
 	before, after, err := alternate(b, pairs, base, other, func(s setup) (growthResult, error) { return b.growthOnce(ctx, s) })
@@ -25,10 +31,10 @@ func (b *Bench) compareGrowth(ctx context.Context, what, with string, base, othe
 		return func(g growthResult) float64 { return of(g.steady) }
 	}
 	b.report.add(
-		compared(what+": p50 at 1,000 rows/s", "ms", after, before, with, steady(p50), atMost(1.1)),
-		compared(what+": p99", "ms", after, before, with, steady(p99), atMost(1.1)),
+		compared(what+": p50 at 1,000 rows/s", "ms", after, before, with, steady(p50), most.p50),
+		compared(what+": p99", "ms", after, before, with, steady(p99), most.p99),
 		compared(what+": CPU of the hub per row", "µs", after, before, with, steady(hubCPU), atMost(1.1)),
-		compared(what+": CPU of the hubs' sessions per row", "µs", after, before, with, steady(readCPU), atMost(1.1*readers)),
+		compared(what+": CPU of the hubs' sessions per row", "µs", after, before, with, steady(readCPU), most.sessions),
 		compared(what+": rows of 8 writers, written and delivered", "per second", after, before, with, func(g growthResult) float64 { return g.flood.Rate }, atLeast(0.9)),
 	)
 	return nil
@@ -77,7 +83,7 @@ func (b *Bench) size(ctx context.Context) error {
 	if err := b.checkpoint(ctx); err != nil {
 		return err
 	}
-	return b.compareGrowth(ctx, amount(float64(rows))+" rows in the table", "1,000", setup{dsn: small}, setup{dsn: big}, 1)
+	return b.compareGrowth(ctx, amount(float64(rows))+" rows in the table", "1,000", setup{dsn: small}, setup{dsn: big}, unchanged)
 }
 
 // fill inserts rows, in transactions of up to 100,000 rows, two at the same time. Then it runs VACUUM.
@@ -118,7 +124,7 @@ func execOnce(ctx context.Context, dsn, statement string, args ...any) error {
 // transaction measures the effect of a transaction that stays open. The open transaction has a transaction number and a
 // snapshot.
 func (b *Bench) transaction(ctx context.Context) error {
-	return b.compareGrowth(ctx, "an open transaction", "without", setup{}, setup{open: true}, 1)
+	return b.compareGrowth(ctx, "an open transaction", "without", setup{}, setup{open: true}, unchanged)
 }
 
 // openTransaction begins a transaction on a new connection. end closes the connection, which ends the transaction.
@@ -135,10 +141,12 @@ func (b *Bench) openTransaction(ctx context.Context) (end func(), err error) {
 	return end, nil
 }
 
-// hubs compares two and four hubs (only two in a quick run) with one hub.
+// hubs compares two and four hubs (only two in a quick run) with one hub. Each hub reads all rows, so further hubs cannot
+// leave the 99th percentile as it is when they use all of the CPU.
 func (b *Bench) hubs(ctx context.Context) error {
+	most := growthLimit{p50: atMost(1.5), sessions: atMost(2)}
 	for _, n := range pick(b, []int{2, 4}, []int{2}) {
-		if err := b.compareGrowth(ctx, fmt.Sprintf("%d hubs", n), "one", setup{}, setup{hubs: n}, float64(n)); err != nil {
+		if err := b.compareGrowth(ctx, fmt.Sprintf("%d hubs", n), "one", setup{}, setup{hubs: n}, most); err != nil {
 			return err
 		}
 	}
