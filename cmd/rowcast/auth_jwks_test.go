@@ -105,6 +105,35 @@ func TestKeySetChanges(t *testing.T) {
 	}
 }
 
+// With two sets, a token whose key is in the second set does not cause the first set to be read again, and does not wait
+// for it. A new key of either set is valid.
+func TestTwoKeySets(t *testing.T) {
+	t.Parallel()
+	one, other, next := newNamedKey(t, "a"), newNamedKey(t, "b"), newNamedKey(t, "c")
+	first, second := newKeyServer(t, jwks([]namedKey{one})), newKeyServer(t, jwks([]namedKey{other}))
+	h := secure(t, "--jwks-url", first.URL, "--jwks-url", second.URL)
+	wantReads := func(when string, want int32) {
+		t.Helper()
+		if got := first.asked.Load(); got != want {
+			t.Errorf("%s, the first set was read %d times, want %d", when, got, want)
+		}
+	}
+	wantAlice := func(k namedKey) {
+		t.Helper()
+		if status, says := listenTo(t, h, "", k.bearer(t)...); says != aliceOnly {
+			t.Errorf("a token with the key %s: got %d, %s, want %s", k.kid, status, says, aliceOnly)
+		}
+	}
+	wantAlice(one)
+	wantAlice(other)
+	wantReads("after tokens with known keys", 1)
+	second.answer.Store(jwks([]namedKey{other, next}))
+	wantAlice(next)
+	wantReads("after a token with a new key", 2)
+	wantAlice(next)
+	wantReads("after a token with the same key", 2)
+}
+
 // If a set has no usable key, all tokens are denied, and one warning is logged.
 func TestAllKeysAtAURLAreWithdrawn(t *testing.T) {
 	t.Parallel()

@@ -58,13 +58,9 @@ type KeySets struct {
 // authentication.
 func (s *KeySets) Key(ctx context.Context, at *url.URL) (Key, error) {
 	j := newJWKS(s, at)
-	keys, err := keyfunc.New(keyfunc.Options{Ctx: ctx, Storage: j})
-	if err != nil {
-		return Key{}, err
-	}
 	j.read(ctx) // the first read, before any token is verified
 	go j.keepUp(ctx)
-	return Key{publicAlgorithms, j.finder(keys)}, nil
+	return j.key(ctx)
 }
 
 // jwks is the set at a URL. The embedded set contains the valid keys.
@@ -103,6 +99,19 @@ func (j *jwks) keepUp(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// key returns a Key that finds the keys that were read. Its field reread also finds new keys.
+func (j *jwks) key(ctx context.Context) (Key, error) {
+	known, err := keyfunc.New(keyfunc.Options{Ctx: ctx, Storage: j.MemoryJWKSet})
+	if err != nil {
+		return Key{}, err
+	}
+	all, err := keyfunc.New(keyfunc.Options{Ctx: ctx, Storage: j})
+	if err != nil {
+		return Key{}, err
+	}
+	return Key{publicAlgorithms, j.finder(known), &Key{algorithms: publicAlgorithms, find: j.finder(all)}}, nil
 }
 
 // finder returns a value for Key.find: a function that returns a jwt.Keyfunc for the context of a request. The Keyfunc

@@ -21,6 +21,9 @@ import (
 type Key struct {
 	algorithms []string
 	find       func(context.Context) jwt.Keyfunc
+	// reread is a key that reads its set again to find the key that a token names. It is tried only after all other keys,
+	// because it may wait. nil if the key is constant.
+	reread *Key
 }
 
 // minSecret is the length of HS256's hash, in bytes (RFC 7518, section 3.2).
@@ -33,7 +36,7 @@ func Secret(secret []byte) (Key, error) {
 		return Key{}, fmt.Errorf("the secret is too short: it has %d bytes and needs at least %d, because a short secret can be guessed; openssl rand -hex 32 generates a good one",
 			len(secret), minSecret)
 	}
-	return Key{[]string{"HS256"}, findConstant(secret)}, nil
+	return Key{algorithms: []string{"HS256"}, find: findConstant(secret)}, nil
 }
 
 // findConstant returns a value for Key.find that finds the same key for every token, whatever kid the token names.
@@ -55,7 +58,7 @@ func PublicKeys(text []byte) (keys []Key, err error) {
 		if err != nil {
 			return nil, err
 		}
-		keys = append(keys, Key{Algorithms(public), findConstant(public)})
+		keys = append(keys, Key{algorithms: Algorithms(public), find: findConstant(public)})
 	}
 	if len(keys) == 0 {
 		return nil, errors.New("no public key in PEM format (openssl pkey -pubout writes one)")

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/MicahParks/jwkset"
 	"github.com/golang-jwt/jwt/v5"
 
 	"rowcast/stream"
@@ -150,15 +151,22 @@ func (t *Tokens) check(r *http.Request, token string) (stream.Grant, error) {
 }
 
 // verify checks the signature with one key after another, until a key verifies it, and then checks the claims. No claim
-// is checked before the signature is verified.
+// is checked before the signature is verified. The sets that do not have the key that the token names are read again
+// only if no other key verifies the token.
 func (t *Tokens) verify(r *http.Request, text string) (jwt.MapClaims, error) {
 	var cause error
-	for _, key := range t.Keys {
+	keys := slices.Clone(t.Keys)
+	for i := 0; i < len(keys); i++ {
+		key := keys[i]
 		claims := jwt.MapClaims{}
 		parser := jwt.NewParser(jwt.WithValidMethods(key.algorithms), jwt.WithoutClaimsValidation())
 		token, err := parser.ParseWithClaims(text, claims, key.find(r.Context()))
 		if err == nil {
 			return claims, t.validate(token.Header, claims)
+		}
+		if errors.Is(err, jwkset.ErrKeyNotFound) && key.reread != nil {
+			keys = append(keys, *key.reread)
+			continue
 		}
 		if _, mayBeNew := errors.AsType[unknownKey](err); cause == nil || mayBeNew {
 			cause = err

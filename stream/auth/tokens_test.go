@@ -57,7 +57,7 @@ func TestTheTokenThatExpiresLastIsUsed(t *testing.T) {
 func TestACookieWithAnUnknownKeyMayBecomeValid(t *testing.T) {
 	t.Parallel()
 	tokens, sign := newTokens(t)
-	tokens.Keys = append([]Key{{[]string{"HS384"}, func(context.Context) jwt.Keyfunc {
+	tokens.Keys = append([]Key{{algorithms: []string{"HS384"}, find: func(context.Context) jwt.Keyfunc {
 		return func(*jwt.Token) (any, error) { return nil, setJustRead }
 	}}}, tokens.Keys...)
 	unknown, err := jwt.NewWithClaims(jwt.SigningMethodHS384, jwt.MapClaims{"sub": "alice"}).SignedString([]byte(testSecret))
