@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"bytes"
 	"context"
 	"crypto"
 	"crypto/ecdsa"
@@ -46,9 +47,10 @@ func findConstant(value any) func(context.Context) jwt.Keyfunc {
 	}
 }
 
-// PublicKeys reads public keys from PEM. It returns an error if there is no key, or if a PEM block is not a supported
-// public key.
+// PublicKeys reads public keys from PEM. It returns an error if there is no key, or if a PEM block cannot be read or is
+// not a supported public key.
 func PublicKeys(text []byte) (keys []Key, err error) {
+	blocks := bytes.Count(text, []byte("-----BEGIN "))
 	for {
 		var block *pem.Block
 		if block, text = pem.Decode(text); block == nil {
@@ -60,7 +62,10 @@ func PublicKeys(text []byte) (keys []Key, err error) {
 		}
 		keys = append(keys, Key{algorithms: Algorithms(public), find: findConstant(public)})
 	}
-	if len(keys) == 0 {
+	switch {
+	case len(keys) < blocks: // package pem skips blocks that are damaged
+		return nil, fmt.Errorf("only %d of %d PEM blocks can be read: put each BEGIN line and each END line on a line of its own, with the whole key between them", len(keys), blocks)
+	case len(keys) == 0:
 		return nil, errors.New("no public key in PEM format (openssl pkey -pubout writes one)")
 	}
 	return keys, nil
