@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"math/rand/v2"
 	"net"
@@ -293,7 +294,11 @@ func (a *App) exchange(ctx context.Context, c credentials, purpose string) (answ
 	if err != nil {
 		return answer{}, fmt.Errorf("%w: %w", errEndpoint, transportError(err))
 	}
-	defer response.Body.Close()
+	defer func() {
+		// The connection can be used again only if the body was read to its end.
+		_, _ = io.CopyN(io.Discard, response.Body, maxAnswer)
+		_ = response.Body.Close()
+	}()
 	return readResponse(response, sent, a.Mark)
 }
 

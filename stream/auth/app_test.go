@@ -8,9 +8,11 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -310,4 +312,37 @@ func TestDisconnectBeforeTheAnswer(t *testing.T) {
 		synctest.Wait()
 		time.Sleep(time.Minute) // wait until the request to the app has ended
 	})
+}
+
+// The connection to the app is used again after every answer, also if the hub does not need the body.
+func TestConnectionToTheAppIsUsedAgain(t *testing.T) {
+	t.Parallel()
+	var connections atomic.Int32
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		status, _ := strconv.Atoi(r.Header.Get("Cookie"))
+		w.WriteHeader(status)
+		_, _ = io.WriteString(w, strings.Repeat("x", 8<<10))
+	}))
+	server.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+		if state == http.StateNew {
+			connections.Add(1)
+		}
+	}
+	server.Start()
+	t.Cleanup(server.Close)
+	at, err := url.Parse(server.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	app := &App{URL: at, Logger: slog.New(slog.DiscardHandler), Failures: &failures.Record{}}
+	for _, status := range []string{"200", "302", "401", "403", "404", "500"} {
+		for range 2 {
+			if _, err := app.Authenticate(newRequest(t.Context(), "Cookie", status)); err == nil {
+				t.Errorf("status %s: got no error, want an error", status)
+			}
+		}
+	}
+	if got := connections.Load(); got != 1 {
+		t.Errorf("12 requests used %d connections, want 1", got)
+	}
 }
