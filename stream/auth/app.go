@@ -214,7 +214,7 @@ func (a *App) renew(c credentials, topics []string, v answer) func(context.Conte
 		case err != nil:
 			return a.end(c, "the app has given no valid answer until the end of the grace")
 		case !slices.Equal(again.grant.Recipients(), v.grant.Recipients()):
-			return a.end(c, changed(topics, again.grant))
+			return a.end(c, changed(topics, v.grant, again.grant))
 		}
 		v = again
 		return v.renewal(), true
@@ -232,10 +232,10 @@ func (a *App) end(c credentials, reason string) (time.Time, bool) {
 }
 
 // changed says what has changed in a grant. It names a topic that the client asked for, but nothing of the app's
-// answer.
-func changed(topics []string, again stream.Grant) string {
+// answer. A topic that the app has never named, such as a public topic, is not the cause.
+func changed(topics []string, before, again stream.Grant) string {
 	for _, topic := range topics {
-		if !slices.Contains(again.Groups, topic) {
+		if slices.Contains(before.Groups, topic) && !slices.Contains(again.Groups, topic) {
 			return fmt.Sprintf("the app does not name the topic %q among the groups any more", topic)
 		}
 	}
