@@ -73,6 +73,45 @@ type requests struct {
 	singleflight.Group
 	purpose string // "open" or "renew", the header Rowcast-Check
 	acquire acquire
+
+	mu      sync.Mutex
+	callers map[string]*callers // by the key of the shared request
+}
+
+// callers are the calls that wait for a shared request.
+type callers struct {
+	number int
+	ctx    context.Context // ends when no call waits any more
+	cancel context.CancelFunc
+}
+
+// join counts one more call that waits for a request. The returned context ends when no call waits for it any more. ctx
+// provides the values of this context.
+func (r *requests) join(ctx context.Context, key string) context.Context {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	waiting := r.callers[key]
+	if waiting == nil {
+		waiting = &callers{}
+		waiting.ctx, waiting.cancel = context.WithCancel(context.WithoutCancel(ctx))
+		if r.callers == nil {
+			r.callers = make(map[string]*callers)
+		}
+		r.callers[key] = waiting
+	}
+	waiting.number++
+	return waiting.ctx
+}
+
+// leave subtracts one call.
+func (r *requests) leave(key string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	waiting := r.callers[key]
+	if waiting.number--; waiting.number == 0 {
+		waiting.cancel()
+		delete(r.callers, key)
+	}
 }
 
 // renewRetry is the mean time between two attempts to renew an open stream while the endpoint fails.
@@ -245,11 +284,15 @@ func changed(topics []string, before, again stream.Grant) string {
 // ask asks the app. It caches an answer that opens a stream, but no denial and no error. It does not cache the answer to
 // a renewal, because an app can extend the user's session whenever a stream is opened, and with a cached answer, a
 // stream would be opened without asking the app. Concurrent calls with the same credentials and for the same purpose
-// share one request. The request continues even if the context of a caller ends.
+// share one request. If the contexts of all callers end, the request is given up while it waits for a slot. A request
+// that has been sent continues.
 func (a *App) ask(ctx context.Context, c credentials, of *requests) (answer, error) {
 	hash := c.hash()
-	asked := of.DoChan(string(hash[:]), func() (any, error) {
-		v, err := a.request(context.WithoutCancel(ctx), c, of)
+	key := string(hash[:])
+	waiting := of.join(ctx, key)
+	defer of.leave(key)
+	asked := of.DoChan(key, func() (any, error) {
+		v, err := a.request(waiting, c, of)
 		if err == nil && of == &a.opening {
 			a.cache.put(hash, v)
 		}
@@ -257,23 +300,34 @@ func (a *App) ask(ctx context.Context, c credentials, of *requests) (answer, err
 	})
 	select {
 	case result := <-asked:
+		if errors.Is(result.Err, context.Canceled) && ctx.Err() == nil { // the request was given up just before this call
+			return a.ask(ctx, c, of)
+		}
 		return result.Val.(answer), result.Err
 	case <-ctx.Done():
 		return answer{}, ctx.Err()
 	}
 }
 
-// request waits for a free slot, sends the request and waits for the answer.
-func (a *App) request(ctx context.Context, c credentials, of *requests) (v answer, err error) {
-	ctx, cancel := context.WithTimeout(ctx, a.Timeout)
+// request waits for a free slot, sends the request and waits for the answer. It gives up if waiting ends before there is
+// a free slot. Otherwise, requests whose clients have disconnected could fill the memory.
+func (a *App) request(waiting context.Context, c credentials, of *requests) (v answer, err error) {
+	deadline := time.Now().Add(a.Timeout)
+	ctx, cancel := context.WithDeadline(context.WithoutCancel(waiting), deadline)
 	defer cancel()
-	if release, ok := of.acquire(ctx, c.address); ok {
+	waiting, stop := context.WithDeadline(waiting, deadline)
+	defer stop()
+	release, ok := of.acquire(waiting, c.address)
+	switch {
+	case ok:
 		defer release()
 		v, err = a.exchange(ctx, c, of.purpose)
-	} else {
+	case errors.Is(waiting.Err(), context.Canceled): // no client waits for the answer any more
+		return answer{}, context.Canceled
+	default:
 		err = errEndpoint
 	}
-	if errors.Is(err, errEndpoint) && ctx.Err() != nil {
+	if errors.Is(err, errEndpoint) && (!ok || ctx.Err() != nil) {
 		err = fmt.Errorf("%w: no answer within %v (requests running: %d)", errEndpoint, a.Timeout, len(a.slots.all))
 	}
 	if errors.Is(err, errEndpoint) {

@@ -1,12 +1,16 @@
 package auth
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"rowcast/listener/failures"
 )
 
 // authenticateFrom authenticates a request that comes from the address remote and has a cookie.
@@ -80,6 +84,57 @@ func TestShareOfAnAddress(t *testing.T) {
 			})
 		})
 	}
+}
+
+// If a client disconnects while its request waits for a slot, the request is given up, so that such requests cannot fill
+// the memory. A request that another client shares continues, and a request that was sent runs to its end. A client that
+// returns shares it.
+func TestClientsDisconnectWhileTheyWait(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		a := newFakeApp(acceptCookie)
+		a.mayAnswer = make(chan struct{})
+		ctx, disconnect := context.WithCancel(t.Context())
+		var shared, returned sync.WaitGroup
+		shared.Go(func() { _, _ = a.Authenticate(newRequest(ctx, "Cookie", "sent")) })
+		synctest.Wait()
+		gone := flood(100, func(_ int, cookie string) {
+			if _, err := a.Authenticate(newRequest(ctx, "Cookie", cookie)); !errors.Is(err, context.Canceled) {
+				t.Errorf("a client that disconnected: got %v, want %v", err, context.Canceled)
+			}
+		})
+		wantUser := func(user string) {
+			if grant, err := a.withCookie(t, user); err != nil || grant.User != user {
+				t.Errorf("got %+v, %v, want the user %s", grant, err, user)
+			}
+		}
+		shared.Go(func() { _, _ = a.Authenticate(newRequest(ctx, "Cookie", "alice")) })
+		shared.Go(func() { wantUser("alice") })
+		synctest.Wait()
+		disconnect()
+		gone.Wait()
+		synctest.Wait()
+		for _, own := range a.slots.addresses {
+			if own.requests != maxPerAddress+1 {
+				t.Errorf("%d requests of the address run or wait, want %d: 8 that were sent, and the shared one", own.requests, maxPerAddress+1)
+			}
+		}
+		returned.Go(func() { wantUser("sent") })
+		for range 2 {
+			returned.Go(func() { wantUser("new") })
+		}
+		synctest.Wait()
+		close(a.mayAnswer)
+		shared.Wait()
+		returned.Wait()
+		synctest.Wait()
+		if got := a.requests.Load(); got != maxPerAddress+2 {
+			t.Errorf("%d requests were sent, want %d: 8, and one each for alice and new", got, maxPerAddress+2)
+		}
+		if n := len(a.opening.callers) + len(a.slots.addresses); n != 0 || a.Failures.Of(failures.AuthURL).Total != 0 {
+			t.Errorf("%d requests or addresses are kept, and %d failures are counted, want none", n, a.Failures.Of(failures.AuthURL).Total)
+		}
+	})
 }
 
 // Requests for new streams do not delay renewals, even if a request has the address and the cookie of the stream that
