@@ -91,8 +91,12 @@ func CheckInbox(ctx context.Context, db querier) error {
 // read. No earlier change can be undone.
 //
 // Otherwise, the restored rows keep their numbers, and they all keep their state. The dump can still contain snapshots
-// that are ahead of this server, if the last transactions of the other server inserted no rows.
-func adoptInbox(ctx context.Context, tx pgx.Tx, isRestored bool) error {
+// that are ahead of this server, if the last transactions of the other server inserted no rows. If isMoved is false,
+// users can have such snapshots too: a restore of data into an installed schema leaves rowcast.history as it was.
+//
+// If isMoved is true, adoptInbox also deletes the state of rows that the dump did not contain. This server could assign
+// their ids to new rows.
+func adoptInbox(ctx context.Context, tx pgx.Tx, isMoved, isRestored bool) error {
 	version, err := InstalledInbox(ctx, tx)
 	if err != nil || version == 0 {
 		return err
@@ -100,6 +104,9 @@ func adoptInbox(ctx context.Context, tx pgx.Tx, isRestored bool) error {
 	statements := []string{cutChanges, cutSnapshots}
 	if isRestored {
 		statements = []string{keepUnread, forgetSnapshots, "DELETE FROM rowcast.inbox_changes"}
+	}
+	if isMoved {
+		statements = append(statements, forgetStates)
 	}
 	for _, statement := range statements {
 		if _, err := tx.Exec(ctx, statement); err != nil {
@@ -122,11 +129,14 @@ const (
 	// nothing.
 	forgetSnapshots = `UPDATE rowcast.inbox_users SET version = version + 1, visited = '3:3:', archived = '1:1:',
 		seen = CASE seen::text WHEN '1:1:' THEN seen ELSE '3:3:' END, read = CASE read::text WHEN '1:1:' THEN read ELSE '3:3:' END`
+
+	forgetStates = `DELETE FROM rowcast.inbox_states s WHERE NOT EXISTS (SELECT FROM rowcast.notifications n WHERE n.id = s.id)`
 )
 
 // cutSnapshots changes the snapshots of each user who has a snapshot that is ahead of this server. It removes the
-// transaction that restored the dump (since) and all later transactions. cutChanges does the same for the snapshots
-// that undo would restore.
+// transaction that restored the dump (since) and all later transactions. If that transaction is unknown, because moved
+// is false, it removes the transactions that have not begun. cutChanges does the same for the snapshots that undo would
+// restore.
 var (
 	cutSnapshots = "UPDATE rowcast.inbox_users SET visited = " + cut("visited") + ", seen = " + cut("seen") +
 		", read = " + cut("read") + ", archived = " + cut("archived") + " WHERE " + isAhead
@@ -138,9 +148,10 @@ var (
 const isAhead = "greatest(pg_snapshot_xmax(visited), pg_snapshot_xmax(seen), pg_snapshot_xmax(read), pg_snapshot_xmax(archived))" +
 	" > pg_snapshot_xmax(pg_current_snapshot())"
 
-// cut returns an expression in SQL for the snapshot in a column, without the transaction since and all later ones.
+// cut returns an expression in SQL for the snapshot in a column, without the transactions that cutSnapshots removes.
 func cut(column string) string {
 	return fmt.Sprintf(`(SELECT concat_ws(':', coalesce(running[1], top), top, array_to_string(running, ','))::pg_snapshot
-		FROM (SELECT least(pg_snapshot_xmax(%[1]s), %[2]s::text::xid8)) AS lower (top),
-			LATERAL (SELECT ARRAY(SELECT x FROM pg_snapshot_xip(%[1]s) AS x WHERE x < top ORDER BY x)) AS xip (running))`, column, since)
+		FROM (SELECT least(pg_snapshot_xmax(%[1]s), CASE WHEN %[2]s THEN %[3]s::text::xid8
+			ELSE pg_snapshot_xmax(pg_current_snapshot()) END)) AS lower (top),
+			LATERAL (SELECT ARRAY(SELECT x FROM pg_snapshot_xip(%[1]s) AS x WHERE x < top ORDER BY x)) AS xip (running))`, column, moved, since)
 }

@@ -355,3 +355,46 @@ func TestInboxAfterARestoreThatKeepsNumbers(t *testing.T) {
 		t.Errorf("undo of the \"all\" before the restore: got %+v, want that it is undone", got)
 	}
 }
+
+// A restore of data into an installed schema does not change rowcast.history, but it can bring snapshots that are ahead
+// of this server. The rows that this server inserts later are unread.
+func TestInboxAfterARestoreIntoAnInstalledSchema(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Inbox(t)
+	v := visitor{t, connect(t, dsn), "alice", []string{"team:7"}}
+	v.list()
+	read := send(t, v.conn, "alice")
+	v.markAll("read", v.list().Cursor)
+	v.markAll("archive", v.list().Cursor)
+	run(t, v.conn, `UPDATE rowcast.inbox_users SET (visited, seen, read, archived) = ROW ('999999999:999999999:'::pg_snapshot,
+		'999999999:999999999:'::pg_snapshot, '999999999:999999999:'::pg_snapshot, '999999999:999999999:'::pg_snapshot)`)
+	if _, _, err := sql.Migrate(dbtest.Context(t), dsn); err != nil {
+		t.Fatal(err)
+	}
+	for _, recipient := range []string{"alice", "team:7", "*"} {
+		if got := v.stateOf(send(t, v.conn, recipient)); got != (rowState{}) {
+			t.Errorf("a later row for %s: got %+v, want a row that is not seen, read or archived", recipient, got)
+		}
+	}
+	if got := v.stateOf(read); got != (rowState{true, true, true}) {
+		t.Errorf("the restored row: got %+v, want a row that is seen, read and archived", got)
+	}
+}
+
+// If a dump has no rows of rowcast.notifications and not their sequence, the server assigns the ids of the missing rows
+// again. The new rows do not get the state of the missing ones.
+func TestInboxAfterARestoreWithoutRows(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Inbox(t)
+	v := visitor{t, connect(t, dsn), "alice", nil}
+	v.list()
+	run(t, v.conn, `INSERT INTO rowcast.inbox_states (recipient, id, seen, read, archived) VALUES ('alice', 1, true, true, true);
+		UPDATE rowcast.history SET system_identifier = 7`)
+	if _, _, err := sql.Migrate(dbtest.Context(t), dsn); err != nil {
+		t.Fatal(err)
+	}
+	id := send(t, v.conn, "alice")
+	if got := v.stateOf(id); id != 1 || got != (rowState{}) {
+		t.Errorf("row %d: got %+v, want row 1, not seen, read or archived", id, got)
+	}
+}

@@ -113,10 +113,10 @@ func adopt(ctx context.Context, tx pgx.Tx) error {
 	if _, err := tx.Exec(ctx, beginHistory); err != nil {
 		return err
 	}
-	if err := tx.QueryRow(ctx, "SELECT "+moved+", ("+restored+")").Scan(&isMoved, &isRestored); err != nil || !isMoved {
+	if err := tx.QueryRow(ctx, "SELECT "+moved+", ("+restored+")").Scan(&isMoved, &isRestored); err != nil {
 		return err
 	}
-	if err := adoptInbox(ctx, tx, isRestored); err != nil {
+	if err := adoptInbox(ctx, tx, isMoved, isRestored); err != nil || !isMoved {
 		return err
 	}
 	if isRestored {
