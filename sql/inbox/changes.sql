@@ -73,7 +73,7 @@ DECLARE
 BEGIN
     PERFORM rowcast.inbox_visit(me);
     SELECT * INTO STRICT u FROM rowcast.inbox_users AS users WHERE users.recipient = me FOR UPDATE;
-    RETURN u;
+    RETURN rowcast.inbox_plain(u);
 END $$;
 
 -- inbox_remember() stores a change that can be undone, and deletes all but the last ten of these changes of the user.
@@ -256,6 +256,7 @@ BEGIN
                 u.archived_version := change.before_version;
                 u.archived_marked := marked;
             END IF;
+            u := rowcast.inbox_plain(u);
         END IF;
         shown := CASE change.action WHEN 'read' THEN u.read ELSE u.archived END;
         WITH restored AS (UPDATE rowcast.inbox_states AS s SET

@@ -116,6 +116,19 @@ BEGIN
     RETURN concat_ws(':', coalesce(running[1], highest), highest, array_to_string(running, ','))::pg_snapshot;
 END $$;
 
+-- inbox_plain() returns a row of a user whose snapshots are not compressed. PostgreSQL stores long snapshots in compressed form, and each
+-- call of a function with such a value decompresses it again. A snapshot is long if many transactions were in progress, or if a client has
+-- made up a cursor.
+CREATE FUNCTION rowcast.inbox_plain(u rowcast.inbox_users) RETURNS rowcast.inbox_users LANGUAGE plpgsql IMMUTABLE
+    SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    u.visited := u.visited::text::pg_snapshot;
+    u.seen := u.seen::text::pg_snapshot;
+    u.read := u.read::text::pg_snapshot;
+    u.archived := u.archived::text::pg_snapshot;
+    RETURN u;
+END $$;
+
 -- inbox_twin() returns the recipient of the events about the inbox of a user, or about deleted rows of a group or '*'. A long name is
 -- replaced by the SHA-256 of its UTF-8 form, because the length of a recipient is limited.
 CREATE FUNCTION rowcast.inbox_twin(recipient text) RETURNS text LANGUAGE sql IMMUTABLE STRICT SET search_path = pg_catalog, pg_temp AS $$
@@ -292,6 +305,7 @@ DECLARE
     counts record;
 BEGIN
     SELECT * INTO u FROM rowcast.inbox_users AS users WHERE users.recipient = me;
+    u := rowcast.inbox_plain(u);
     hidden := rowcast.inbox_hidden(u.archived);
     SELECT array_agg(f.xid ORDER BY f.xid DESC, f.id DESC), array_agg(f.id ORDER BY f.xid DESC, f.id DESC),
             ARRAY(SELECT r FROM unnest(recipients) AS r EXCEPT SELECT f2.r FROM unnest(array_agg(f.r)) AS f2 (r) GROUP BY f2.r HAVING count(*) > page)
