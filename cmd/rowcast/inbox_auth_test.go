@@ -124,8 +124,8 @@ func TestInboxRefusesOtherOrigins(t *testing.T) {
 			t.Errorf("%s: got %q for a preflight request, want Access-Control-Allow-Origin: %q, and POST only for an allowed origin", origin, got, want)
 		}
 	}
-	if got := ask(t, "GET", h.url+"/inbox", "Cookie", "session=1", "Origin", ours).header.Get("Access-Control-Expose-Headers"); got != "Retry-After" {
-		t.Errorf("got Access-Control-Expose-Headers: %q for an allowed origin, want Retry-After", got)
+	if got := ask(t, "GET", h.url+"/inbox", "Cookie", "session=1", "Origin", ours).header.Get("Access-Control-Expose-Headers"); got != "Retry-After, Date" {
+		t.Errorf("got Access-Control-Expose-Headers: %q for an allowed origin, want Retry-After and Date, which the element reads", got)
 	}
 	for _, vary := range []string{"Origin", "Cookie"} {
 		got := ask(t, "GET", h.url+"/inbox", "Cookie", "session=1", "Origin", ours).header.Values("Vary")

@@ -35,7 +35,7 @@ func (s *Server) routers() (public, admin http.Handler) {
 			AllowOriginFunc:  s.allowsOrigin,
 			AllowedMethods:   s.crossOriginMethods(),
 			AllowedHeaders:   s.crossOriginHeaders(),
-			ExposedHeaders:   []string{"Retry-After"},
+			ExposedHeaders:   []string{"Retry-After", "Date"}, // the inbox element computes the clock skew from Date
 			AllowCredentials: true,
 			MaxAge:           600,
 		}))
