@@ -36,6 +36,7 @@ export class Tabs {
   #status = /** @type {Status} */ ({ state: "connecting" }); // the status of the own stream
   #why; // the reason of the state that was last reported, if that state is "open"
   #shown = ""; // the state that was last reported
+  #retryAt; // its time, if that state is "retrying"
   #page; // ends the listeners of the page
   #group = ""; // the name of the lock and the channel
   #channel;
@@ -176,11 +177,13 @@ export class Tabs {
     this.#timers.clearAll();
     if (this.#conn) this.#say();
     else this.#connect();
-    const tick = () => {
-      if (!isOpen(this.#status)) this.#say(); // an open stream has heartbeats, which are relayed
-      this.#timers.after("tick", this.#heartbeat, tick);
-    };
-    tick();
+    this.#tick();
+  }
+
+  // Repeats the state of a stream that is not open. An open stream has heartbeats, which are relayed.
+  #tick() {
+    if (!isOpen(this.#status)) this.#say();
+    this.#timers.after("tick", this.#heartbeat, () => this.#tick());
   }
 
   #beAlone() {
@@ -207,6 +210,7 @@ export class Tabs {
         const { error, ...rest } = status; // some errors cannot be sent to other tabs
         this.#status = rest;
         this.#say();
+        if (this.#leads) this.#timers.after("tick", this.#heartbeat, () => this.#tick()); // the interval may have become shorter
         if (status.state !== "connecting" || !isOpen({ state: this.#shown })) this.#show(status);
       },
     }));
@@ -394,8 +398,9 @@ export class Tabs {
   /** @param {Status} status */
   #show(status) {
     const why = status.state === "open" ? status.reason : undefined;
-    if (status.state === this.#shown && why === this.#why && status.state !== "retrying") return;
+    if (status.state === this.#shown && why === this.#why && status.retryAt === this.#retryAt) return; // a leader repeats its state
     this.#shown = status.state;
+    this.#retryAt = status.retryAt;
     this.#why = why;
     this.status(this.alone ? { ...status, alone: true } : status);
   }

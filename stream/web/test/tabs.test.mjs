@@ -83,6 +83,18 @@ test("a tab that opens the leader's stream again is connecting until the leader 
   assert.equal(follower.streams.length, 0);
 });
 
+test("a state that the leader repeats is reported once", async () => {
+  const { clock, newTab } = newBrowser();
+  const [leader, follower] = [newTab(), newTab()];
+  await clock.runUntil(clock.now + 500);
+  leader.streams[0].stop();
+  for (const retryAt of [1, 2]) {
+    leader.streams[0].status({ state: "retrying", retryAt });
+    await clock.runUntil(clock.now + 10_000); // five heartbeat intervals
+  }
+  for (const { states } of [leader, follower]) assert.deepEqual(states, ["connecting", "open", "retrying", "retrying"]);
+});
+
 test("messages with numbers that would keep a leader from being heard are ignored", () => {
   const message = { t: "state", epoch: 1_800_000_000_000, n: 1, at: "1-0-5--e-a", status: { state: "open" }, heartbeat: 15_000 };
   assert.ok(isValid(message));
