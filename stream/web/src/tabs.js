@@ -141,7 +141,11 @@ export class Tabs {
     if (!this.#conn && !isOpen({ state: this.#shown })) this.#show({ state: "connecting" });
     if (!this.#running) return; // a listener of the page has closed the stream
     this.#group = `rowcast/1 ${hash(this.name)} ${this.who}`; // 1: the version of the messages
-    this.#channel = new window.BroadcastChannel(this.#group);
+    try {
+      this.#channel = new window.BroadcastChannel(this.#group);
+    } catch {
+      return this.#beAlone(); // Firefox refuses a channel if cookies are blocked
+    }
     this.#channel.onmessage = ({ data }) => this.#hear(data);
     this.#queue();
     this.#timers.after("alone", OFFERS, () => this.#heard || this.#leads || this.#beAlone());

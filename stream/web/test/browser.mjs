@@ -176,7 +176,10 @@ export class Browser {
         },
       },
       BroadcastChannel: class {
-        constructor(name) { return browser.channel(page, name); }
+        constructor(name) {
+          if (page.channelless) throw new DOMException("", "SecurityError");
+          return browser.channel(page, name);
+        }
       },
       setTimeout: (f, ms) => page.timer(f, ms),
       clearTimeout: (timer) => timer && page.clear(timer),

@@ -3,6 +3,8 @@ import { test } from "node:test";
 import { RowcastInbox } from "../rowcast-inbox-store.js";
 import { age } from "../src/inbox/element/time.js";
 import { languageOf, STRINGS, translate } from "../src/inbox/element/texts.js";
+import { once } from "../src/inbox/element/toasts.js";
+import { settle } from "./hub.mjs";
 
 test("wrong options are errors that say what to do", () => {
   for (const [args, want] of [
@@ -36,4 +38,19 @@ test("texts and times have one language, and a value that is not a text is ignor
   assert.equal(translate({ new: { one: 5, other: "{n}" } }, STRINGS, "en", "new", 1), "1 new notification");
   assert.equal(translate({ title: "Inbox" }, STRINGS, "zh", "title"), "Inbox");
   assert.equal(translate({}, STRINGS, "en", "bell", 100), "Notifications, more than 99 new");
+});
+
+test("a page that may not use locks shows a toast once", async (t) => {
+  const { navigator } = globalThis;
+  const define = (value) => Object.defineProperty(globalThis, "navigator", { configurable: true, value });
+  t.after(() => define(navigator));
+  for (const [name, locks] of [["none", undefined], ["denied", { request: async () => { throw new DOMException("denied", "SecurityError"); } }]]) {
+    define({ locks });
+    let shown = 0;
+    for (let i = 0; i < 2; i++) {
+      once(name, () => shown++);
+      await settle();
+    }
+    assert.equal(shown, 1, name);
+  }
 });

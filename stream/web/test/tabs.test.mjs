@@ -29,8 +29,8 @@ test("each tab receives each event once and in causal order, or a reset", async 
 function newBrowser() {
   const clock = new Clock();
   const browser = new Browser(clock, () => 0.5, [new Hub(new Database())], 2_000);
-  const newTab = (onState = (_) => {}) => {
-    const tab = { page: new Page(browser), states: [], streams: [] };
+  const newTab = (onState = (_) => {}, properties = {}) => {
+    const tab = { page: Object.assign(new Page(browser), properties), states: [], streams: [] };
     const connect = (from, callbacks) => tab.streams[tab.streams.push(new Connection(tab.page, from, callbacks)) - 1];
     const status = ({ state }) => {
       tab.states.push(state);
@@ -93,6 +93,13 @@ test("a state that the leader repeats is reported once", async () => {
     await clock.runUntil(clock.now + 10_000); // five heartbeat intervals
   }
   for (const { states } of [leader, follower]) assert.deepEqual(states, ["connecting", "open", "retrying", "retrying"]);
+});
+
+test("a tab that may not use a channel has its own stream", async () => {
+  const { clock, newTab } = newBrowser();
+  const tabs = [newTab(() => {}, { channelless: true }), newTab(() => {}, { channelless: true })];
+  await clock.runUntil(clock.now + 500);
+  for (const { states, streams } of tabs) assert.deepEqual([states, streams.length], [["connecting", "open"], 1]);
 });
 
 test("messages with numbers that would keep a leader from being heard are ignored", () => {

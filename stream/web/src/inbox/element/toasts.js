@@ -7,10 +7,12 @@ const SECOND = 1_000;
 const shown = new Set(); // the keys that were shown, if the browser has no locks
 
 /** Calls the function show at most once for a key, in all tabs and elements together: only the caller that gets the browser's lock for the
- * key calls it. The lock is held for 30 s, because a tab shows no older row. In a browser without locks, show is called once in each tab. */
+ * key calls it. The lock is held for 30 s, because a tab shows no older row. Without locks, or if the page may not use them, show is
+ * called once in each tab. */
 export function once(key, show) {
-  if (!navigator.locks) return shown.has(key) || (shown.add(key), show());
-  navigator.locks.request("rowcast-toast " + key, { ifAvailable: true }, (lock) => lock && (show(), new Promise((resolve) => setTimeout(resolve, 30 * SECOND)))).catch(() => {});
+  const alone = () => shown.has(key) || (shown.add(key), show());
+  if (!navigator.locks) return alone();
+  navigator.locks.request("rowcast-toast " + key, { ifAvailable: true }, (lock) => lock && (show(), new Promise((resolve) => setTimeout(resolve, 30 * SECOND)))).catch((error) => error.name === "SecurityError" && alone());
 }
 
 /** Toasts shows up to three rows. */
