@@ -45,6 +45,7 @@ export class Tabs {
   #asked = 0; // when this tab asked the leader
   #id = 0; // the number of that request, which the answer repeats
   #since = 0; // when the own stream began
+  #opens = false; // this tab has joined, and has not heard a leader yet
   #deaf = 0; // until when the leader's messages without an id are ignored
 
   /** @param {(cursor: string, callbacks: Callbacks) => Stream} connect makes a stream
@@ -100,7 +101,7 @@ export class Tabs {
   }
 
   #sleep() {
-    this.#asleep ||= this.#running && !/^(closed|signed-out|forbidden)$/.test(this.#shown);
+    this.#asleep ||= this.#running && !isEnded({ state: this.#shown });
     this.#pause();
   }
 
@@ -146,6 +147,7 @@ export class Tabs {
     } catch {
       return this.#beAlone(); // Firefox refuses a channel if cookies are blocked
     }
+    this.#opens = true;
     this.#channel.onmessage = ({ data }) => this.#hear(data);
     this.#queue();
     this.#timers.after("alone", OFFERS, () => this.#heard || this.#leads || this.#beAlone());
@@ -334,7 +336,9 @@ export class Tabs {
       this.#deaf = Math.min(this.#deaf, this.#now() + SECOND);
       if (m.heartbeat > 0) this.#heartbeat = m.heartbeat;
       if (!answer) this.#watch(SILENCE);
-      if (!this.#conn) this.#show(m.status);
+      if (this.#opens && isEnded(m.status)) this.#post({ t: "open" }); // the user may have signed in since the leader's stream ended
+      else if (!this.#conn) this.#show(m.status);
+      this.#opens = false;
     }
     if (!this.#seen[0]) this.#seen = [m.prev ?? m.at]; // a tab without a cursor begins here
     for (const frame of answer ? m.frames : m.t === "frame" ? [m] : []) this.#follow(frame, !answer && !late && !this.#conn && this.#now() >= this.#deaf);
@@ -411,3 +415,4 @@ export class Tabs {
 }
 
 const isOpen = ({ state }) => /^(open|delayed)$/.test(state);
+const isEnded = ({ state }) => /^(closed|signed-out|forbidden)$/.test(state);

@@ -83,6 +83,29 @@ test("a tab that opens the leader's stream again is connecting until the leader 
   assert.equal(follower.streams.length, 0);
 });
 
+test("a new tab asks a leader that is signed out to open its stream again", async () => {
+  const { clock, newTab } = newBrowser();
+  const leader = newTab();
+  await clock.runUntil(clock.now + 500);
+  leader.streams[0].stop();
+  leader.streams[0].status({ state: "signed-out" });
+  await clock.runUntil(clock.now + 500);
+  const follower = newTab();
+  await clock.runUntil(clock.now + 500);
+  assert.deepEqual([leader.states, follower.states], [["connecting", "open", "signed-out", "open"], ["connecting", "open"]]);
+  leader.streams[0].stop();
+  leader.streams[0].status({ state: "signed-out" });
+  await clock.runUntil(clock.now + 500);
+  assert.deepEqual(follower.states, ["connecting", "open", "signed-out"]);
+});
+
+test("a tab that may not use a channel has its own stream", async () => {
+  const { clock, newTab } = newBrowser();
+  const tabs = [newTab(() => {}, { channelless: true }), newTab(() => {}, { channelless: true })];
+  await clock.runUntil(clock.now + 500);
+  for (const { states, streams } of tabs) assert.deepEqual([states, streams.length], [["connecting", "open"], 1]);
+});
+
 test("a state that the leader repeats is reported once", async () => {
   const { clock, newTab } = newBrowser();
   const [leader, follower] = [newTab(), newTab()];
@@ -93,13 +116,6 @@ test("a state that the leader repeats is reported once", async () => {
     await clock.runUntil(clock.now + 10_000); // five heartbeat intervals
   }
   for (const { states } of [leader, follower]) assert.deepEqual(states, ["connecting", "open", "retrying", "retrying"]);
-});
-
-test("a tab that may not use a channel has its own stream", async () => {
-  const { clock, newTab } = newBrowser();
-  const tabs = [newTab(() => {}, { channelless: true }), newTab(() => {}, { channelless: true })];
-  await clock.runUntil(clock.now + 500);
-  for (const { states, streams } of tabs) assert.deepEqual([states, streams.length], [["connecting", "open"], 1]);
 });
 
 test("messages with numbers that would keep a leader from being heard are ignored", () => {
