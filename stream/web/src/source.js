@@ -92,7 +92,7 @@ export class RowcastSource extends EventTarget {
       this.#cursor = event.lastEventId;
       for (const type of CONTROL.test(event.type) ? [event.type] : ["rowcast.event", event.type]) {
         this.dispatchEvent(newEvent(type, event));
-        if (this.#source !== source) return; // a listener has closed this source
+        if (this.#source !== source) return this.#storage("setItem", this.#cursor); // a listener has closed this source
       }
     }
     this.#cursor = cursor;

@@ -294,8 +294,12 @@ test("the cursor is kept over a reload", async (t) => {
   await settle();
   assert.deepEqual(stored, { alice: "2-c" });
   source.close();
-  hub.open({ persist: "alice" });
+  const closing = hub.open({ persist: "alice" });
   assert.equal((await hub.request(2)).cursor, "2-c");
+  closing.onmessage = () => closing.close();
+  hub.requests[1].greet("2-c").send("data: 3\nid: 3-c\n\ndata: 4\nid: 4-c\n\n");
+  await settle();
+  assert.deepEqual([closing.heard, stored], [[["message", 3]], { alice: "3-c" }]);
   hub.open({ persist: "bob" });
   assert.equal((await hub.request(3)).cursor, "");
   hub.open({ persist: "alice", lastEventId: "9-c" });
