@@ -15,7 +15,7 @@ test("wrong options are refused with the name of the option", async (t) => {
     assert.throws(() => new RowcastSource(url, options), { name: "TypeError", message: error });
   }
   assert.throws(() => new RowcastSource("/events"), { name: "TypeError", message: "the URL of the stream is malformed, or is relative outside of a page: /events" });
-  new RowcastSource(url, { token: undefined, lastEventId: null, persist: false, user: undefined }).close();
+  for (const user of [undefined, null, ""]) new RowcastSource(url, { token: undefined, lastEventId: null, persist: false, user }).close();
 });
 
 test("events have their data, id, time and cursor", async (t) => {
