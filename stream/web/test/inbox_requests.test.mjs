@@ -31,6 +31,24 @@ test("if the hub no longer knows the cursor of the list, the list is loaded agai
   assert.deepEqual([shown(store), store.state], [["2", "1"], "open"]);
 });
 
+test("a list that cannot be loaded is requested again after Retry-After, but within 10 minutes", async (t) => {
+  for (const [after, want] of [["5", 5], ["2592000", 600], ["1e400", 600]]) {
+    await t.test(after, async (t) => {
+      const server = new InboxServer(t);
+      server.open();
+      await settle();
+      server.requests.shift().resolve(new Response("", { status: 503, headers: { "Retry-After": after } }));
+      await settle();
+      t.mock.timers.tick(want * 1_000 - 1);
+      await settle();
+      assert.equal(server.requests.length, 0);
+      t.mock.timers.tick(1);
+      await settle();
+      assert.equal(server.requests.length, 1);
+    });
+  }
+});
+
 /** Opens the list of alice, calls act, and lets bob sign in before its request is answered. */
 async function signIn(t, act) {
   const server = new InboxServer(t);

@@ -8,6 +8,7 @@ import { Rows, isChange } from "./rows.js";
 const SECOND = 1_000;
 const SETTLE = 1.5 * SECOND; // how long a row may take to arrive after an event or answer has counted it
 const BACKOFF = 30 * SECOND;
+const LONGEST_WAIT = 600 * SECOND; // the longest wait, even if the server asks for more. A timer cannot wait for 25 days
 const PAGE = 100; // the largest page of the hub
 const LONGEST = 500; // the list is loaded again when a row arrives and the list is longer than this
 const TRIES = 4; // the list is loaded again after this number of repeated requests whose answers were all too old
@@ -165,7 +166,7 @@ export class RowcastInbox extends EventTarget {
     else if (status >= 400 && status < 500 && ![408, 409, 425, 429].includes(status)) this.#become("failed");
     else {
       const wait = Math.min(SECOND * 2 ** this.#failures++, BACKOFF) * (1 + Math.random());
-      this.#timers.retry = setTimeout(() => this.load(), Math.max(wait, (error.retryAfter ?? 0) * SECOND));
+      this.#timers.retry = setTimeout(() => this.load(), Math.min(Math.max(wait, (error.retryAfter ?? 0) * SECOND), LONGEST_WAIT));
       this.#become("retrying");
     }
   }
