@@ -202,7 +202,7 @@ export class Tabs {
     this.#timers.clear("hidden");
     if (!this.alone) return;
     if (!this.window.document?.hidden) this.#connect();
-    else this.#timers.after("hidden", OFFERS, () => this.alone && this.#disconnect());
+    else this.#timers.after("hidden", OFFERS, () => this.alone && !isEnded({ state: this.#shown }) && this.#disconnect());
   }
 
   #connect() {

@@ -276,7 +276,7 @@ export class Connection {
 
   open() {
     if (this.closed) return;
-    this.retrying = false;
+    this.retrying = this.refused = false;
     const { browser, page } = this;
     const { clock, random, hubs } = browser;
     this.stop();
@@ -338,7 +338,15 @@ export class Connection {
     this.stream?.end();
   }
 
+  /** Ends the stream as if the hub had answered with 401. */
+  refuse() {
+    this.stop();
+    this.refused = true;
+    this.status({ state: "signed-out" });
+  }
+
   check() {
+    if (this.refused) return;
     if (this.browser.clock.now > this.heard + 2.5 * this.browser.heartbeat || this.retrying) this.open();
   }
 

@@ -73,8 +73,7 @@ test("a tab that opens the leader's stream again is connecting until the leader 
   const { clock, newTab } = newBrowser();
   const [leader, follower] = [newTab(), newTab()];
   await clock.runUntil(clock.now + 500);
-  leader.streams[0].stop();
-  leader.streams[0].status({ state: "signed-out" });
+  leader.streams[0].refuse();
   await clock.runUntil(clock.now + 500);
   follower.tabs.open();
   assert.deepEqual(follower.states, ["connecting", "open", "signed-out", "connecting"]);
@@ -87,14 +86,12 @@ test("a new tab asks a leader that is signed out to open its stream again", asyn
   const { clock, newTab } = newBrowser();
   const leader = newTab();
   await clock.runUntil(clock.now + 500);
-  leader.streams[0].stop();
-  leader.streams[0].status({ state: "signed-out" });
+  leader.streams[0].refuse();
   await clock.runUntil(clock.now + 500);
   const follower = newTab();
   await clock.runUntil(clock.now + 500);
   assert.deepEqual([leader.states, follower.states], [["connecting", "open", "signed-out", "open"], ["connecting", "open"]]);
-  leader.streams[0].stop();
-  leader.streams[0].status({ state: "signed-out" });
+  leader.streams[0].refuse();
   await clock.runUntil(clock.now + 500);
   assert.deepEqual(follower.states, ["connecting", "open", "signed-out"]);
 });
@@ -104,6 +101,21 @@ test("a tab that may not use a channel has its own stream", async () => {
   const tabs = [newTab(() => {}, { channelless: true }), newTab(() => {}, { channelless: true })];
   await clock.runUntil(clock.now + 500);
   for (const { states, streams } of tabs) assert.deepEqual([states, streams.length], [["connecting", "open"], 1]);
+});
+
+test("a tab without locks that is signed out stays so when it is hidden and visible again", async () => {
+  const { clock, newTab } = newBrowser();
+  const { page, states, streams, tabs } = newTab(() => {}, { lockless: true });
+  await clock.runUntil(clock.now + 500);
+  page.hide(true);
+  streams[0].refuse();
+  await clock.runUntil(clock.now + 10_000);
+  page.hide(false);
+  await clock.runUntil(clock.now + 500);
+  assert.deepEqual([states, streams.length], [["open", "signed-out"], 1]);
+  tabs.open();
+  await clock.runUntil(clock.now + 500);
+  assert.deepEqual([states, streams.length], [["open", "signed-out", "open"], 1]);
 });
 
 test("a state that the leader repeats is reported once", async () => {
