@@ -125,7 +125,8 @@ export class Connection {
     if (this.#token) headers.Authorization = `Bearer ${this.#token}`;
     // The header Last-Event-ID causes a preflight request to another origin. A token causes one anyway.
     const simple = !this.#token && globalThis.location && location.origin !== url.origin;
-    if (this.cursor && simple) url.searchParams.set("last_event_id", this.cursor);
+    // fetch refuses a header with other characters than these, but the hub answers a malformed cursor with a reset.
+    if (this.cursor && (simple || /[^ -~]/.test(this.cursor))) url.searchParams.set("last_event_id", this.cursor);
     else if (this.cursor) headers["Last-Event-ID"] = this.cursor;
     return [url, { headers, signal, cache: "no-store", credentials: this.options.withCredentials ? "include" : "same-origin" }];
   }

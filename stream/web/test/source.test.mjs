@@ -271,6 +271,13 @@ test("the cursor is sent without a preflight where possible", async (t) => {
   }
 });
 
+test("a cursor that a header cannot have is sent in the URL", async (t) => {
+  const hub = new Hub(t);
+  hub.open({ lastEventId: "\u0141\n" });
+  const { headers, url } = await hub.request(1);
+  assert.deepEqual([headers["Last-Event-ID"], url.searchParams.get("last_event_id")], [undefined, "\u0141\n"]);
+});
+
 test("a URL is relative to the page or the worker", async (t) => {
   const hub = new Hub(t);
   assert.throws(() => hub.open({}, "/events"), TypeError);
