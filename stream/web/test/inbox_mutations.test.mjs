@@ -18,7 +18,7 @@ const mutations = [
   ["a request that fails leaves no trace", "rows.js", "this.ops = this.ops.filter((other) => other !== op);", "if (answer) this.ops = this.ops.filter((other) => other !== op);"],
   ["the ids of an event for all rows are known only for its cursor", "rows.js", "up_to === this.cursor ? ", "true ? "],
   ["the list of another user is emptied", "rows.js", "[this.rows, this.waiting, this.ops, this.done, this.before] = [[], [], [], [], null];", ""],
-  ["all seen rows of a second are sent together", "operations.js", "Math.max(this.#sawAt + SECOND - Date.now(), 0)", "0"],
+  ["all seen rows of a second are sent together", "operations.js", "Math.min(this.#sawAt + SECOND - Date.now(), SECOND)", "0"],
   ["undo skips what has changed since", "operations.js", "rows.find(id)?.versions[field] === op.version", "true"],
   ["undo can be repeated after a failure", "operations.js", "op.undone = false;", ""],
   ["an undo waits until its change is saved", "operations.js", "|| !(await op.saved) ", ""],

@@ -49,6 +49,23 @@ test("a list that cannot be loaded is requested again after Retry-After, but wit
   }
 });
 
+test("a clock that is set back does not delay the marks as seen", async (t) => {
+  const server = new InboxServer(t);
+  for (let i = 0; i < 2; i++) server.insert();
+  const store = server.open();
+  await server.drain();
+  store.seen(["1"]);
+  t.mock.timers.tick(1);
+  await settle();
+  await server.answer();
+  const { now } = Date;
+  t.mock.method(Date, "now", () => now() - 3_600_000);
+  store.seen(["2"]);
+  t.mock.timers.tick(1_000);
+  await settle();
+  assert.deepEqual(server.requests.map(({ values }) => values), [{ ids: ["2"] }]);
+});
+
 /** Opens the list of alice, calls act, and lets bob sign in before its request is answered. */
 async function signIn(t, act) {
   const server = new InboxServer(t);

@@ -41,7 +41,7 @@ export class Operations {
           this.#seeing = undefined;
           this.#sawAt = Date.now();
           resolve(this.#send(op));
-        }, Math.max(this.#sawAt + SECOND - Date.now(), 0));
+        }, Math.min(this.#sawAt + SECOND - Date.now(), SECOND)); // a second at most, because the clock may be set back
       });
     }
     for (const id of fresh) this.#seeing.ids.add(id);
