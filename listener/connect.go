@@ -21,7 +21,8 @@ import (
 
 // settings are the parameters on which the statements depend. With a default_transaction_isolation of serializable,
 // fetches would conflict with writers. With row_security, fetches could silently return no rows. With another
-// search_path, functions and operators of another role could run with the hub's rights. Without the settings for the
+// search_path, functions and operators of another role could run with the hub's rights. With quote_all_identifiers, the
+// definitions of the schema's objects would differ from what rowcast migrate installs. Without the settings for the
 // planner, the planner could choose to read the whole table when its statistics are wrong.
 var settings = map[string]string{
 	"DateStyle":                           "ISO",
@@ -29,6 +30,7 @@ var settings = map[string]string{
 	"default_transaction_read_only":       "off",
 	"idle_in_transaction_session_timeout": "0",
 	"lock_timeout":                        "0",
+	"quote_all_identifiers":               "off",
 	"row_security":                        "off",
 	"search_path":                         "pg_catalog, pg_temp",
 	"standard_conforming_strings":         "on",

@@ -113,11 +113,23 @@ func connect(ctx context.Context, dsn string) (*pgx.Conn, error) {
 	return pgx.ConnectConfig(ctx, config)
 }
 
-// secured calls change in a transaction whose search_path is pg_catalog, pg_temp. With another path, a name in our
-// statements could refer to a function or operator that another role has created in a schema of the path.
+// Secure is a statement that protects a transaction from settings of the role or the database. It must be the first
+// statement of the transaction, and does not depend on the search_path itself. The settings end with the transaction,
+// because a transaction pooler may use another session for the next one.
+//
+// With another search_path, a name in our statements could refer to a function or operator that another role has
+// created in a schema of the path. With standard_conforming_strings off, regular expressions would lose their
+// backslashes, also in the constraints that a migration creates. With quote_all_identifiers, the server would return
+// names and definitions with more quotes than [Differences] expects.
+const Secure = `SELECT pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true),
+	pg_catalog.set_config('standard_conforming_strings', 'on', true), pg_catalog.set_config('quote_all_identifiers', 'off', true)`
+
+// secured calls change in a transaction that begins with [Secure]. The transaction is READ COMMITTED. With another
+// default_transaction_isolation, it would have a snapshot from before it gets the lock of migrations, and so would not
+// see the migrations of the session that had the lock before.
 func secured(ctx context.Context, conn *pgx.Conn, change func(pgx.Tx) error) error {
-	return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, "SET LOCAL search_path = pg_catalog, pg_temp"); err != nil {
+	return pgx.BeginTxFunc(ctx, conn, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, Secure); err != nil {
 			return err
 		}
 		return change(tx)

@@ -20,8 +20,8 @@ type Script struct {
 	Inbox bool
 }
 
-// Print writes the script. The script leaves the search_path as it was, because the next statements of a framework
-// need it. Statements that return rows are in DO blocks, because psql would print the rows.
+// Print writes the script. The script leaves the search_path and other settings as they were, because the next statements
+// of a framework need them. Statements that return rows are in DO blocks, because psql would print the rows.
 func (s Script) Print(w io.Writer) error {
 	begin, end := "BEGIN;\n", "COMMIT;\n"
 	if s.NoTransaction {
@@ -44,14 +44,20 @@ func (s Script) Print(w io.Writer) error {
 	return err
 }
 
-// setPath sets the search_path of a transaction as [secured] does, and resetPath sets it back.
+// setPath sets the search_path of a transaction, and how it reads backslashes in string constants, as [Secure] does.
+// resetPath sets both back.
 const (
 	setPath = `DO $$ BEGIN
     PERFORM pg_catalog.set_config('rowcast.search_path', pg_catalog.current_setting('search_path'), true);
+    PERFORM pg_catalog.set_config('rowcast.strings', pg_catalog.current_setting('standard_conforming_strings'), true);
+    PERFORM pg_catalog.set_config('standard_conforming_strings', 'on', true);
     PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
 END $$;
 `
-	resetPath = `DO $$ BEGIN PERFORM set_config('search_path', current_setting('rowcast.search_path'), true); END $$;
+	resetPath = `DO $$ BEGIN
+    PERFORM set_config('standard_conforming_strings', current_setting('rowcast.strings'), true);
+    PERFORM set_config('search_path', current_setting('rowcast.search_path'), true);
+END $$;
 `
 )
 

@@ -76,6 +76,42 @@ func TestTwoConcurrentMigrationsSucceed(t *testing.T) {
 	}
 }
 
+// Settings of the database change neither what Migrate and the printed script install nor what Differences finds. With
+// an isolation level such as SERIALIZABLE, Migrate could miss what another migration has installed before it.
+func TestSettingsOfTheDatabaseDoNotDisturb(t *testing.T) {
+	t.Parallel()
+	psql := dbtest.Client(t, "psql")
+	for name, install := range map[string]func(dsn string){
+		"Migrate": func(dsn string) {
+			m := sql.Migrator{DSN: dsn, Inbox: true}
+			if _, _, err := m.Migrate(dbtest.Context(t)); err != nil {
+				t.Error(err)
+			}
+			levels := text(t, connect(t, dsn), "SELECT string_agg(DISTINCT level, ' ') FROM levels")
+			if levels != "read committed" {
+				t.Errorf("Migrate has changed the schema with the isolation levels %s, want read committed", levels)
+			}
+		},
+		"script": func(dsn string) { applyScript(t, psql, dsn, sql.Script{Inbox: true}) },
+	} {
+		dsn := dbtest.Empty(t)
+		conn := connect(t, dsn)
+		run(t, conn, `CREATE TABLE levels (level text); CREATE FUNCTION level() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN
+			INSERT INTO public.levels VALUES (pg_catalog.current_setting('transaction_isolation')); END $$;
+			CREATE EVENT TRIGGER level ON ddl_command_end EXECUTE FUNCTION level()`)
+		for _, set := range []string{"standard_conforming_strings = off", "quote_all_identifiers = on", "default_transaction_isolation = serializable"} {
+			run(t, conn, "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET "+set+"', current_database()); END $$")
+		}
+		install(dsn)
+		examined := connect(t, dsn)
+		run(t, examined, "BEGIN")
+		run(t, examined, sql.Secure)
+		if all, err := sql.Differences(dbtest.Context(t), examined); err != nil || len(all) > 0 {
+			t.Errorf("after %s: got %v, %v, want no differences", name, all, err)
+		}
+	}
+}
+
 func dump(t *testing.T, pgDump, dsn string) string {
 	t.Helper()
 	out, err := exec.CommandContext(dbtest.Context(t), pgDump, "--schema-only", dsn).CombinedOutput()

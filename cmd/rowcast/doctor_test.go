@@ -33,9 +33,13 @@ func examine(t *testing.T, dsn string) (code int, found map[string]string, out s
 	return code, found, out
 }
 
+// Settings of the database do not disturb the doctor.
 func TestDoctorFindsNothing(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
+	for _, set := range []string{"standard_conforming_strings = off", "quote_all_identifiers = on"} {
+		runSQL(t, dsn, "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET "+set+"', current_database()); END $$")
+	}
 	h := serve(t, dsn)
 	askUntil(t, h.url+"/metrics", `(?m)^rowcast_park_lock_acquired_total 1$`)
 	code, found, out := examine(t, dsn)

@@ -195,7 +195,7 @@ func (e *Examination) runCheck(ctx context.Context, c check) (f finding, err err
 		return c.run(e, ctx)
 	}
 	err = pgx.BeginTxFunc(ctx, e.conn, pgx.TxOptions{AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, securePath); err != nil {
+		if _, err := tx.Exec(ctx, sql.Secure); err != nil {
 			return err
 		}
 		e.tx = tx
@@ -204,11 +204,6 @@ func (e *Examination) runCheck(ctx context.Context, c check) (f finding, err err
 	})
 	return f, err
 }
-
-// securePath makes the unqualified names in a transaction mean objects of pg_catalog, and not objects that another role
-// created. It is the first statement of the transaction and does not depend on the search_path itself. The setting is
-// local to the transaction, because a transaction pooler may use another session for the next transaction.
-const securePath = "SELECT pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true)"
 
 func (e *Examination) close() {
 	if e.conn != nil {
