@@ -281,13 +281,22 @@ const (
 // know dollar quotes with a tag, so the words inside them count as identifiers.
 var token = regexp.MustCompile(`[eE]'(?:[^'\\]|\\(?s:.)|'')*'|'(?:[^']|'')*'|(?s:\$\$.*?\$\$)|--[^\n]*|(?s:/\*.*?\*/)|"((?:[^"]|"")*)"|([\pL_][\pL\pM\pN_$]*)`)
 
-// identifiers returns the names in an expression, spelled as the catalog spells them.
+// identifiers returns the names in an expression that can be names of columns of n or o, spelled as the catalog spells
+// them. It leaves out the name of a function, the name of a type after a double colon, and a name that is qualified by
+// another name than n or o.
 func identifiers(expression string) (names []string) {
-	for _, found := range token.FindAllStringSubmatch(expression, -1) {
+	before, end := "", 0 // the last token if it is a name, and where the last token ends
+	for _, at := range token.FindAllStringSubmatchIndex(expression, -1) {
+		found := token.FindStringSubmatch(expression[at[0]:at[1]])
 		name := cmp.Or(strings.ReplaceAll(found[1], `""`, `"`), strings.ToLower(found[2]))
-		if name != "" {
+		between := strings.TrimSpace(expression[end:at[0]])
+		isQualified := between == "." && before != "" && before != "n" && before != "o"
+		isType := strings.HasSuffix(between, "::")
+		isFunction := strings.HasPrefix(strings.TrimSpace(expression[at[1]:]), "(")
+		if name != "" && !isQualified && !isType && !isFunction {
 			names = append(names, name)
 		}
+		before, end = name, at[1]
 	}
 	return names
 }

@@ -282,6 +282,23 @@ func TestProblemsOfWatchedTables(t *testing.T) {
 	}
 }
 
+// A dropped column is no problem if an expression has its name only as the name of a function, of a type or of a column
+// of another table.
+func TestDroppedColumnWithACommonName(t *testing.T) {
+	t.Parallel()
+	conn := connect(t, dbtest.Database(t))
+	run(t, conn, `CREATE TABLE users (id int, name text); INSERT INTO users VALUES (1, 'Ann'); CREATE TABLE t (id int, created timestamp, date date, lower text, name text);
+		SELECT rowcast.watch('t', 'id', data => $$jsonb_build_array(created :: date, lower ('X'), (SELECT u.name FROM public.users AS u WHERE u.id = n.id))$$);
+		ALTER TABLE t DROP date, DROP lower, DROP name; INSERT INTO t VALUES (1, '2026-02-01')`)
+	if got, want := text(t, conn, notified), `1 message ["2026-02-01", "x", "Ann"]`; got != want {
+		t.Fatalf("got the notification %s, want %s", got, want)
+	}
+	run(t, conn, "SET search_path = pg_catalog, pg_temp")
+	if all, err := sql.ReadWatched(dbtest.Context(t), conn); err != nil || len(all) != 1 || len(all[0].Problems) > 0 {
+		t.Errorf("got %v, %v, want one table without problems", all, err)
+	}
+}
+
 // Install, ReadWatched and Statement keep all options, with any characters. Statement leaves out defaults.
 func TestWatchStatement(t *testing.T) {
 	t.Parallel()
