@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"net/http"
 	"os/exec"
+	"regexp"
 	"strconv"
 	"strings"
 	"syscall"
@@ -86,6 +87,29 @@ func TestSecondSignalEndsAtOnce(t *testing.T) {
 	}
 }
 
+// With the variables of the systemd unit in the documentation, a hub that crashes does not exit with the code of a wrong
+// command line, after which systemd would not restart it. SIGQUIT ends a Go program as a crash does.
+func TestServeIsRestartedAfterACrash(t *testing.T) {
+	t.Parallel()
+	unit := regexp.MustCompile("(?s)```ini\n.*?```").FindString(readmeOf(t, "cmd/rowcast/README.md"))
+	if !strings.Contains(unit, "\nRestartPreventExitStatus=2\n") || !strings.Contains(unit, "\nLimitCORE=0\n") {
+		t.Error("the unit has another RestartPreventExitStatus or LimitCORE than this test expects")
+	}
+	var variables []string
+	for _, line := range regexp.MustCompile(`(?m)^Environment=(.+)$`).FindAllStringSubmatch(unit, -1) {
+		variables = append(variables, line[1])
+	}
+	p := spawnProgram(t, variables, 0, "serve", "--insecure-uid", "--listen=127.0.0.1:0", "--database-url", dbtest.Database(t))
+	p.err.await(t, "msg=listening")
+	if err := p.cmd.Process.Signal(syscall.SIGQUIT); err != nil {
+		t.Fatal(err)
+	}
+	_ = p.wait(t)
+	if state := p.cmd.ProcessState; state.Exited() {
+		t.Errorf("the hub ended with %v, want an end by a signal", state)
+	}
+}
+
 // A spawned is a program that runs in a process of its own, not in the process of the test.
 type spawned struct {
 	cmd   *exec.Cmd
@@ -107,8 +131,14 @@ func spawnServeWith(t *testing.T, files int, dsn string, args ...string) (p *spa
 // spawnServeIn starts a hub as spawnServeWith does, and adds variables to the environment of the hub.
 func spawnServeIn(t *testing.T, variables []string, files int, dsn string, args ...string) (p *spawned, url string) {
 	t.Helper()
-	args = append([]string{"serve", "--insecure-uid", "--listen=127.0.0.1:0", "--database-url", dsn}, args...)
-	p = &spawned{command(t, t.TempDir(), args...), newOutput(), make(chan error, 1)}
+	p = spawnProgram(t, variables, files, append([]string{"serve", "--insecure-uid", "--listen=127.0.0.1:0", "--database-url", dsn}, args...)...)
+	return p, "http://" + p.err.await(t, `msg=listening addr=([0-9.:]+)`)[1]
+}
+
+// spawnProgram starts the program, and ends it at the end of the test. Its other parameters are those of spawnServeIn.
+func spawnProgram(t *testing.T, variables []string, files int, args ...string) *spawned {
+	t.Helper()
+	p := &spawned{command(t, t.TempDir(), args...), newOutput(), make(chan error, 1)}
 	if files > 0 {
 		p.cmd.Args = append([]string{"sh", "-c", `ulimit -n "$0" && exec "$@"`, strconv.Itoa(files), p.cmd.Path}, args...)
 		p.cmd.Path = "/bin/sh"
@@ -126,7 +156,7 @@ func spawnServeIn(t *testing.T, variables []string, files int, dsn string, args 
 		_ = p.cmd.Process.Kill()
 		_ = p.wait(t)
 	})
-	return p, "http://" + p.err.await(t, `msg=listening addr=([0-9.:]+)`)[1]
+	return p
 }
 
 func (p *spawned) wait(t *testing.T) error {
