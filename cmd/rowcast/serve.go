@@ -98,6 +98,7 @@ func (c *serveCmd) Run(ctx context.Context, parsed *kong.Context, console consol
 }
 
 func (c *serveCmd) run(ctx context.Context, logger *slog.Logger, isProcess bool) error {
+	defer ignoreHangup(logger)() // before newServer, which can wait for the answers of --jwks-url
 	s, err := c.newServer(ctx, logger)
 	if err != nil {
 		return usage(err)
@@ -105,7 +106,6 @@ func (c *serveCmd) run(ctx context.Context, logger *slog.Logger, isProcess bool)
 	if isProcess {
 		s.LowerMemoryLimit()
 	}
-	defer ignoreHangup(logger)()
 	err = s.Run(ctx)
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		return nil // the command was interrupted while it started

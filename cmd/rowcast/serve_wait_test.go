@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"io"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"os"
 	"regexp"
@@ -258,6 +260,29 @@ func TestHangupEndsNothing(t *testing.T) {
 	if got := ask(t, "GET", url+"/readyz"); got.status != 200 {
 		t.Errorf("after SIGHUP: got %d, %s, want 200", got.status, got.body)
 	}
+	if err := p.cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.wait(t); err != nil {
+		t.Errorf("after an interrupt, the hub ended with %v, want exit code 0: %s", err, p.err)
+	}
+}
+
+// SIGHUP does not end a hub that waits for the keys of --jwks-url either.
+func TestHangupWhileTheHubWaitsForItsKeys(t *testing.T) {
+	t.Parallel()
+	asked := make(chan struct{}, 1)
+	keys := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		asked <- struct{}{}
+		<-r.Context().Done()
+	}))
+	t.Cleanup(keys.Close)
+	p := spawnProgram(t, nil, 0, "serve", "--listen=127.0.0.1:0", "--database-url", dbtest.Database(t), "--jwks-url", keys.URL)
+	receive(t, asked, "a request for the keys")
+	if err := p.cmd.Process.Signal(syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	p.err.await(t, "SIGHUP has no effect")
 	if err := p.cmd.Process.Signal(os.Interrupt); err != nil {
 		t.Fatal(err)
 	}
