@@ -159,7 +159,7 @@ func TestServeStartsBeforeItsDatabase(t *testing.T) {
 // is stopped, or when the database answers with a permanent error.
 func TestServeWaits(t *testing.T) {
 	t.Parallel()
-	for _, code := range []string{"57P03", "57P01", "57P02", "53300", "08006", "08P01"} {
+	for _, code := range []string{"57P03", "57P01", "57P02", "57014", "53300", "08006", "08P01"} {
 		t.Run(code, func(t *testing.T) {
 			t.Parallel()
 			r := newRefuser(t, code)

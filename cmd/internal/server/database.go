@@ -84,6 +84,7 @@ func isTemporaryCode(code string) bool {
 		"53", // insufficient resources, such as too many connections
 	}
 	codes := []string{
+		"57014", // the server canceled a statement, for example because another session locked a table for too long
 		"57P01", // the server is being shut down
 		"57P02", // another server process crashed
 		"57P03", // the server is starting up, shutting down or recovering
