@@ -20,8 +20,8 @@ type Script struct {
 	Inbox bool
 }
 
-// Print writes the script. The script leaves the search_path and other settings as they were, because the next statements
-// of a framework need them. Statements that return rows are in DO blocks, because psql would print the rows.
+// Print writes the script. The script leaves the search_path and other settings as they were, because the next
+// statements of a framework need them. Statements that return rows are in DO blocks, because psql would print the rows.
 func (s Script) Print(w io.Writer) error {
 	begin, end := "BEGIN;\n", "COMMIT;\n"
 	if s.NoTransaction {

@@ -83,7 +83,8 @@ func TestEndedGrantIsNotCached(t *testing.T) {
 }
 
 // The log says why a stream was ended at a renewal, and names the topic that the app does not grant any more. It
-// contains nothing else of the app's answer, and does not name a public topic, which the app need not grant. Many streams that end at once cause few lines.
+// contains nothing else of the app's answer, and does not name a public topic, which the app need not grant. Many
+// streams that end at once cause few lines.
 func TestEndsAtRenewalsAreLogged(t *testing.T) {
 	t.Parallel()
 	for second, want := range map[string]string{
