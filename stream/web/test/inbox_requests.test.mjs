@@ -16,6 +16,18 @@ test("changes are sent one after the other", async (t) => {
   assert.deepEqual([shown(store), server.rows[0].read], [["1s"], false]);
 });
 
+test("a request for all rows has one cursor, even if the source has two", async (t) => {
+  const server = new InboxServer(t);
+  server.insert();
+  const store = server.open();
+  await server.drain();
+  server.streams[0].send(`event: notify\ndata: {}\ntime: ${Date.now()}\nid: 2-0-2 3-0-1\n\n`);
+  await settle();
+  store.readAll();
+  await settle();
+  assert.deepEqual([shown(store).length, server.requests[0].values.all], [2, "2-0-2"]);
+});
+
 test("if the hub no longer knows the cursor of the list, the list is loaded again", async (t) => {
   const server = new InboxServer(t);
   server.insert();

@@ -132,7 +132,7 @@ export class RowcastInbox extends EventTarget {
     const rows = this.#rows;
     if (!rows.waiting.length) return;
     rows.rows.unshift(...rows.waiting.splice(0));
-    rows.cursor = this.#source?.lastEventId || rows.cursor;
+    this.#follow();
     this.#changed();
   }
 
@@ -226,8 +226,10 @@ export class RowcastInbox extends EventTarget {
     this.#become("closed");
   }
 
+  // Moves the cursor of the list to what the stream has brought, unless rows wait. The source can have two cursors after a change of the tab
+  // that has the stream. A request for "all" takes one, so the rows that only the second one covers keep their state.
   #follow() {
-    if (!this.#rows.waiting.length) this.#rows.cursor = this.#source?.lastEventId || this.#rows.cursor;
+    if (!this.#rows.waiting.length) this.#rows.cursor = this.#source?.lastEventId.split(" ")[0] || this.#rows.cursor;
   }
 
   #arrive({ name, data, lastEventId, time }) {
