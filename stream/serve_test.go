@@ -185,6 +185,30 @@ func TestHTTP10(t *testing.T) {
 	c.wantData("1")
 }
 
+// A stream and the answer to a poll begin even if the client has announced a body and does not send it. net/http would
+// wait for the body before it sends the head of the response. The stream would stay open, although its client accepts
+// nothing.
+func TestABodyThatIsNotSent(t *testing.T) {
+	t.Parallel()
+	for _, announced := range []string{"Content-Length: 5", "Transfer-Encoding: chunked"} {
+		for _, query := range []string{"recipient=alice", "recipient=alice&poll=1&last_event_id=" + start.String()} {
+			t.Run(announced+" "+query, func(t *testing.T) {
+				t.Parallel()
+				f := serveFeed(t)
+				f.publish("alice", "message", "1")
+				c := sendRaw(t, f.site, "GET /?"+query+" HTTP/1.1\r\nHost: x\r\n"+announced+"\r\n\r\n")
+				c.hello()
+				f.publish("alice", "message", "2")
+				want := "2"
+				if strings.Contains(query, "poll") {
+					want = "1"
+				}
+				c.wantData(want)
+			})
+		}
+	}
+}
+
 // sendRaw sends the bytes of a request unchanged, and reads the head of the response.
 func sendRaw(t *testing.T, s *site, request string) *client {
 	t.Helper()

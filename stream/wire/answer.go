@@ -20,6 +20,7 @@ const maxHeld = 16 << 10
 // NewAnswer returns an Answer. Nothing is sent before Finish, unless the response is long. NewAnswer removes the
 // deadline for writing, because the first byte may be written much later, and HTTP/2 would reset the stream.
 func NewAnswer(w http.ResponseWriter, r *http.Request, timeout time.Duration) *Answer {
+	ignoreBody(w, r)
 	control := http.NewResponseController(w)
 	_ = control.SetWriteDeadline(time.Time{})
 	return &Answer{response: newResponse(r.Context(), w, control, timeout)}

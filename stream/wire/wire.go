@@ -48,6 +48,7 @@ func Open(w http.ResponseWriter, r *http.Request, first []byte, timeout time.Dur
 		w.Header().Set("Transfer-Encoding", "identity")
 		_ = control.SetWriteDeadline(time.Now().Add(timeout)) // newSocket removes it
 	}
+	ignoreBody(w, r)
 	w.WriteHeader(http.StatusOK)
 	_, _ = w.Write(first) // Flush returns an error of this write
 	if err := control.Flush(); err != nil {
@@ -59,6 +60,15 @@ func Open(w http.ResponseWriter, r *http.Request, first []byte, timeout time.Dur
 		}
 	}
 	return newResponse(r.Context(), w, control, timeout), nil
+}
+
+// ignoreBody makes sure that the response begins even if the client has announced a body and does not send it. Before
+// the response, net/http reads a body, unless the connection is closed after the response. No timeout of a write limits
+// this read.
+func ignoreBody(w http.ResponseWriter, r *http.Request) {
+	if r.ProtoMajor == 1 && r.ContentLength != 0 {
+		w.Header().Set("Connection", "close")
+	}
 }
 
 // A Watcher notices when clients disconnect. T identifies a stream. Gone must be set before the first call of Watch.
