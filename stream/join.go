@@ -2,6 +2,7 @@ package stream
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"time"
 
@@ -257,7 +258,7 @@ func (j *joining) load(c, end cursor.Cursor) (next cursor.Cursor, n int, horizon
 }
 
 // flush writes the frames that the stream was given. Unless the stream ends first, it counts the given number of events
-// as replayed.
+// as replayed. The end of pollTime is not the end of a poll: what the client has accepted meanwhile is its answer.
 func (j *joining) flush(events int) error {
 	if j.pending.used.Load() > j.pending.limit {
 		st := j.state.Lock()
@@ -266,10 +267,11 @@ func (j *joining) flush(events int) error {
 	}
 	j.s.flush(nil, nil)
 	j.events += events
-	if j.ctx.Err() == nil {
-		j.Stats.Replayed.Add(int64(events))
+	if err := j.ctx.Err(); errors.Is(err, context.Canceled) {
+		return err
 	}
-	return j.ctx.Err()
+	j.Stats.Replayed.Add(int64(events))
+	return nil
 }
 
 // greet writes the greeting unless it has been written.

@@ -327,6 +327,31 @@ func TestPollDuringAnOutage(t *testing.T) {
 	})
 }
 
+// A poll whose client needs longer than a heartbeat interval to accept its missed rows is answered. It is not counted as
+// refused.
+func TestPollOfASlowClient(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newFeed(t, func(s *site) { s.hub.Backlog = 30 << 10 })
+		defer run(t, f.hub.Run)()
+		first := text(20 << 10)
+		f.publish("alice", "message", first)
+		f.publish("alice", "message", text(20<<10)) // does not fit into the same answer
+		r := newRecorder()
+		resumeWrites := r.stall()
+		r.request(t, f.site, "/?poll=1", start.String(), stream.Grant{User: "alice"})
+		time.Sleep(20 * time.Second) // in the bubble
+		resumeWrites()
+		r.awaitEnd(t)
+		if events := r.events(); len(events) != 1 || events[0].Data != first {
+			t.Errorf("got %d events, want the first row", len(events))
+		}
+		if s := &f.hub.Stats; s.Replayed.Load() != 1 || s.Refused.Unavailable.Load() != 0 {
+			t.Errorf("counted %d replayed events and %d refused requests, want 1 and none", s.Replayed.Load(), s.Refused.Unavailable.Load())
+		}
+	})
+}
+
 // A value of the parameter poll other than 1 is an error. Otherwise a client that wants to poll would get a stream, and
 // would wait for its end in vain.
 func TestPollParameter(t *testing.T) {
