@@ -3,10 +3,13 @@ package stream_test
 import (
 	"fmt"
 	"io"
+	"net"
 	"runtime"
 	"strings"
 	"testing"
 	"time"
+
+	"rowcast/stream/wire"
 )
 
 // The stream of a client that accepts no byte for two heartbeat intervals is closed, over plain HTTP/1.1, over TLS and
@@ -76,6 +79,47 @@ func TestASlowStreamIsNotClosed(t *testing.T) {
 			c.wantData("1")
 		})
 	}
+}
+
+// The same holds for the answer to a poll, which is written through net/http, if the server limits the unsent bytes of
+// its connections. Otherwise the kernel accepts nothing until a third of its buffer is free.
+func TestASlowPollIsNotClosed(t *testing.T) {
+	t.Parallel()
+	if runtime.GOOS != "linux" {
+		t.Skip("on other systems, LimitUnsent does nothing")
+	}
+	const heartbeat = time.Second
+	f := serveFeed(t, func(s *site) {
+		s.hub.Heartbeat, s.buffer = heartbeat, 1<<20
+		s.listen = func(socket net.Listener) net.Listener { return limitingUnsent{socket} }
+	})
+	const size = 10_000_000
+	e := f.publish("alice", "message", text(size))
+	c := open(t, f.site, request{recipients: []string{"alice"}, header: start.String(), poll: true, buffer: 16 << 10})
+	c.expect(void(start.String()))
+	for c.line() != "\n" { // rowcast.hello
+	}
+	c.expect("data: \"")
+	const part, times = 96 << 10, 7
+	ticker := time.NewTicker(heartbeat)
+	defer ticker.Stop()
+	for range times {
+		<-ticker.C
+		c.expectRun('x', part)
+	}
+	c.expectRun('x', size-2-times*part)
+	c.expect("\"\nid: " + e.Cursor.String() + "\n\n")
+}
+
+// A limitingUnsent is a listening socket that limits the unsent bytes of its connections.
+type limitingUnsent struct{ net.Listener }
+
+func (l limitingUnsent) Accept() (net.Conn, error) {
+	conn, err := l.Listener.Accept()
+	if err == nil {
+		wire.LimitUnsent(conn)
+	}
+	return conn, err
 }
 
 func TestAnIdleTLSStreamStaysOpen(t *testing.T) {

@@ -31,6 +31,20 @@ func newSocket(conn net.Conn, timeout time.Duration) *socket {
 	return s
 }
 
+// LimitUnsent limits the bytes that the kernel holds for a client before it can send them. Without this limit, the
+// kernel may accept nothing until a third of a large buffer is free. A write through net/http then reaches its deadline,
+// although a slow client accepts bytes all the time. Open limits the connections that it takes over. A server calls
+// LimitUnsent for each connection, with or without TLS, because net/http writes the answers to polls, and streams over
+// TLS and HTTP/2. On systems other than Linux, LimitUnsent does nothing.
+func LimitUnsent(conn net.Conn) {
+	if over, ok := conn.(interface{ NetConn() net.Conn }); ok { // a *tls.Conn
+		conn = over.NetConn()
+	}
+	if tcp, ok := conn.(*net.TCPConn); ok {
+		(&socket{raw: rawOf(tcp)}).control(limitUnsent)
+	}
+}
+
 func (s *socket) Direct() Direct { return Direct{s.raw} }
 
 // control calls f with the descriptor of the socket, if there is one and it is open.

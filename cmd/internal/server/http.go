@@ -12,6 +12,7 @@ import (
 
 	"rowcast/cmd/internal/terminal"
 	"rowcast/listener/failures"
+	"rowcast/stream/wire"
 )
 
 // An httpServer is an HTTP server with its listening socket.
@@ -92,8 +93,8 @@ func shutdown(servers []*httpServer) error {
 	return errs
 }
 
-// An acceptor is a listening socket that records failures to accept connections. After a temporary failure, net/http
-// tries again after a pause.
+// An acceptor is a listening socket that limits the unsent bytes of its connections, and records failures to accept
+// connections. After a temporary failure, net/http tries again after a pause.
 type acceptor struct {
 	net.Listener
 	logger   *slog.Logger
@@ -105,6 +106,7 @@ func (a acceptor) Accept() (net.Conn, error) {
 	conn, err := a.Listener.Accept()
 	switch {
 	case err == nil:
+		wire.LimitUnsent(conn)
 		a.failures.Succeeded(failures.Accept)
 	case !errors.Is(err, net.ErrClosed):
 		a.failures.Warn(a.logger, failures.Accept, err, "cannot accept connections")
