@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -119,5 +120,29 @@ func TestTextWithoutAFormInUTF8(t *testing.T) {
 				"alice e 1", "alice  unreadable: encoding", "alice  unreadable: encoding", "alice e 4", "alice e 6",
 			}, 4)
 		})
+	}
+}
+
+// PostgreSQL ends each session that receives a notification whose payload has no form in UTF-8. A role that sends such
+// notifications all the time does not stop the delivery of rows.
+func TestAttackNotificationsWithoutAFormInUTF8(t *testing.T) {
+	t.Parallel()
+	dsn := odd(t, "EUC_TW")
+	r := listen(t, dsn)
+	attacker, conn := connect(t, dsn), connect(t, dsn)
+	ctx, stop := context.WithCancel(limited(t))
+	var attack sync.WaitGroup
+	attack.Go(func() {
+		for ctx.Err() == nil {
+			_, _ = attacker.Exec(ctx, `SELECT pg_notify('rowcast', clock_timestamp()::text || convert_from('\xa9a9', 'EUC_TW'))`)
+		}
+	})
+	defer attack.Wait()
+	defer stop()
+	for i := range 5 {
+		exec(t, conn, "INSERT INTO rowcast.notifications (recipient, data) VALUES ('alice', to_jsonb($1::int))", i)
+		if got := r.rows(t, 1)[0]; string(got.Data) != fmt.Sprint(i) {
+			t.Errorf("got the data %s, want %d", got.Data, i)
+		}
 	}
 }

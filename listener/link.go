@@ -20,6 +20,7 @@ type link struct {
 	*Listener
 	conn *pgx.Conn
 
+	listening bool          // listen has succeeded
 	waited    time.Duration // how long the last wait took
 	notified  bool          // a notification without a payload has come, and no fetch covers it yet (see covered); poll resets it
 	announced bool          // a notification without a payload has come since the last fetch began
@@ -58,6 +59,7 @@ func (k *link) listen(ctx context.Context) error {
 	if _, err := k.conn.PgConn().Exec(ctx, listen.String()).ReadAll(); err != nil {
 		return fmt.Errorf("listen: %w", err)
 	}
+	k.listening = true
 	return nil
 }
 

@@ -152,7 +152,11 @@ func (w *wakeup) awake(ctx context.Context, last fetched) (reason, phase, error)
 }
 
 // isBusy reports whether the hub should poll rather than sleep.
-func (w *wakeup) isBusy() bool { return w.crowded || w.pace.isBusy(time.Now(), w.Busy, w.Quiet) }
+func (w *wakeup) isBusy() bool { return w.mustPoll() || w.pace.isBusy(time.Now(), w.Busy, w.Quiet) }
+
+// mustPoll reports whether the hub must not sleep, because the NOTIFY queue is too full, or because the session does not
+// listen.
+func (w *wakeup) mustPoll() bool { return w.crowded || w.isDeaf() }
 
 // pollAfter polls when the interval after the last fetch has passed.
 func (w *wakeup) pollAfter(ctx context.Context, last fetched) (reason, phase, error) {
@@ -171,7 +175,7 @@ func (w *wakeup) pollAfter(ctx context.Context, last fetched) (reason, phase, er
 //   - The upper bound is twice PollInterval. Below Busy it is PollInterval, because the writers then wait for each
 //     other or for the disk, and leave CPU.
 //
-// Below Busy, the interval is gapPoll if the NOTIFY queue is too full. With PollOnly, the interval is PollInterval, or
+// Below Busy, the interval is gapPoll if the NOTIFY queue is too full, or if the session does not listen. With PollOnly, the interval is PollInterval, or
 // up to twice as long if fetches are slow.
 func (w *wakeup) interval(took time.Duration, idle float64) time.Duration {
 	rate := max(0, w.pace.rate/w.Busy) // a negative Busy makes the hub poll always
@@ -180,7 +184,7 @@ func (w *wakeup) interval(took time.Duration, idle float64) time.Duration {
 	switch {
 	case w.PollOnly:
 		return max(w.PollInterval, min(2*took, most))
-	case w.pace.rate < w.Busy && w.crowded: // this can last for as long as another session keeps a transaction open
+	case w.pace.rate < w.Busy && w.mustPoll(): // this can last for as long as another session keeps a transaction open
 		return gapPoll
 	case w.pace.rate < w.Busy:
 		most = w.PollInterval
