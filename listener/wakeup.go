@@ -175,8 +175,8 @@ func (w *wakeup) pollAfter(ctx context.Context, last fetched) (reason, phase, er
 //   - The upper bound is twice PollInterval. Below Busy it is PollInterval, because the writers then wait for each
 //     other or for the disk, and leave CPU.
 //
-// Below Busy, the interval is gapPoll if the NOTIFY queue is too full, or if the session does not listen. With PollOnly, the interval is PollInterval, or
-// up to twice as long if fetches are slow.
+// Below Busy, the interval is gapPoll if the hub must poll. With PollOnly, the interval is PollInterval, or up to twice
+// as long if fetches are slow.
 func (w *wakeup) interval(took time.Duration, idle float64) time.Duration {
 	rate := max(0, w.pace.rate/w.Busy) // a negative Busy makes the hub poll always
 	sixteenths := min(max(1, rate, rate*rate/4)*stretch(idle), 32)
