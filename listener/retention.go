@@ -17,8 +17,8 @@ import (
 
 // A Retention deletes rows that are older than Keep, beginning with the oldest transaction. In the same transaction as
 // the deletion, it moves the horizon, the transaction number below which rows may have been deleted. The deletion of
-// rows that are never sent (see deleteMarked) does not move the horizon. A cursor that has not seen everything below
-// the horizon is expired. If there are several hubs, only one of them deletes at a time.
+// rows that are never sent (rule 25) does not move the horizon. A cursor that has not seen everything below the horizon
+// is expired. If there are several hubs, only one of them deletes at a time.
 //
 // It has a connection of its own. Deleting a portion may take minutes, and no replay may wait for that. The connection
 // is closed during long pauses.
@@ -123,7 +123,9 @@ func (r *Retention) disconnect() {
 // delete calls deleteMarked. If that has deleted nothing, delete deletes all rows of the oldest transactions, about
 // r.Rows rows at most. It stops before the first transaction that has a row younger than Keep, other than a row from
 // the future, or that may have ended less than MinAge ago. It never deletes the rows of the newest transaction: they
-// are the anchors by which cursors of an earlier epoch are validated.
+// are the anchors by which cursors of an earlier epoch are validated. Rows that are never sent (rule 25) are no anchors,
+// so they do not count as the newest. They do not move the horizon either, because the cursors of hubs and clients do
+// not follow them, and all streams would be reset.
 func (r *Retention) delete(ctx context.Context, tx querier) (int64, error) {
 	// Two hubs that delete at the same time would only wait for each other.
 	var horizon, xmin string
@@ -150,14 +152,19 @@ func (r *Retention) delete(ctx context.Context, tx querier) (int64, error) {
 	if err != nil || end == nil {
 		return 0, err
 	}
-	const remove = `WITH gone AS (DELETE FROM rowcast.notifications WHERE xid >= $1::text::xid8 AND xid <= $2::text::xid8 RETURNING id)
-		SELECT count(*) FROM gone`
+	remove := `WITH gone AS (DELETE FROM rowcast.notifications n WHERE xid >= $1::text::xid8 AND xid <= $2::text::xid8
+			RETURNING xid::text::bigint AS xid, (` + assigned + `) AS sent)
+		SELECT count(*), max(xid) FILTER (WHERE sent) FROM gone`
 	var deleted int64
-	if err := tx.QueryRow(ctx, remove, horizon, *end).Scan(&deleted); err != nil {
+	var last *int64 // the last deleted transaction with a row that could be sent; nil if there is none
+	if err := tx.QueryRow(ctx, remove, horizon, *end).Scan(&deleted, &last); err != nil {
 		return 0, fmt.Errorf("delete: %w", err)
 	}
-	const move = "UPDATE rowcast.history SET horizon = ($1::text::bigint + 1)::text::xid8 WHERE singleton"
-	if _, err := tx.Exec(ctx, move, *end); err != nil {
+	if last == nil {
+		return deleted, nil
+	}
+	const move = "UPDATE rowcast.history SET horizon = ($1::bigint + 1)::text::xid8 WHERE singleton"
+	if _, err := tx.Exec(ctx, move, *last); err != nil {
 		return 0, fmt.Errorf("move the horizon: %w", err)
 	}
 	// The commit is synchronous, whatever the setting is: no cursor may be checked against a horizon that a crash could
@@ -235,15 +242,16 @@ func (r *Retention) observe(text string) error {
 // created_at in the future is deleted with the next old row. If it were kept, a single wrong clock would keep all later
 // rows. The query looks at the first $2 rows that are not in the future. It also looks for young rows in the
 // transaction of the last of these rows, because this transaction may have more rows.
-const endQuery = `WITH oldest AS MATERIALIZED (
+var endQuery = `WITH oldest AS MATERIALIZED (
 		SELECT xid, created_at < ` + keptSince + ` AS old FROM rowcast.notifications
 		WHERE xid >= $1::text::xid8 AND xid < $4::text::xid8 AND created_at <= now() ORDER BY xid, id LIMIT $2),
 	young AS ((SELECT xid FROM oldest WHERE NOT old ORDER BY xid LIMIT 1)
 		UNION ALL (SELECT xid FROM rowcast.notifications WHERE xid = (SELECT xid FROM oldest ORDER BY xid DESC LIMIT 1)
 		AND created_at BETWEEN ` + keptSince + ` AND now() LIMIT 1)),
-	newest AS (SELECT xid FROM rowcast.notifications WHERE xid < pg_snapshot_xmin(pg_current_snapshot()) ORDER BY xid DESC LIMIT 1)
+	newest AS (SELECT xid FROM rowcast.notifications n WHERE xid < pg_snapshot_xmin(pg_current_snapshot()) AND (` + assigned + `)
+		ORDER BY xid DESC LIMIT 1)
 	SELECT xid::text FROM oldest WHERE xid < (SELECT xid FROM newest)
-	AND NOT EXISTS (SELECT FROM young WHERE young.xid <= oldest.xid) ORDER BY xid DESC LIMIT 1`
+	AND NOT EXISTS (SELECT FROM young WHERE young.xid <= oldest.xid) ORDER BY oldest.xid DESC LIMIT 1`
 
 // findEnd returns the last transaction to delete, or nil if there is none.
 func (r *Retention) findEnd(ctx context.Context, tx querier, horizon string) (end *string, err error) {

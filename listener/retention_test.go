@@ -2,6 +2,7 @@ package listener_test
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"strconv"
 	"strings"
@@ -13,6 +14,7 @@ import (
 
 	"rowcast/listener"
 	"rowcast/listener/cursor"
+	"rowcast/listener/feed"
 	"rowcast/sql"
 	"rowcast/sql/dbtest"
 )
@@ -236,6 +238,43 @@ func TestRetentionPassesYoungRestoredRows(t *testing.T) {
 	if got := one[int](t, conn, "SELECT count(*)::int FROM rowcast.notifications"); got != 11 {
 		t.Errorf("got %d rows, want 11", got)
 	}
+}
+
+// Rows with the number of another transaction are never sent, so they do not move the horizon when they are deleted, and
+// no stream is reset. They are not the anchor of a cursor, so the newest of the other rows is kept.
+func TestRetentionDeletesForeignRows(t *testing.T) {
+	t.Parallel()
+	conn, r := aging(t, 10)
+	l := listen(t, conn.Config().ConnString())
+	aged(t, conn, 61)
+	aged(t, conn, 60)
+	wantData(t, l.rows(t, 2), "61", "60")
+	exec(t, conn, "ALTER TABLE rowcast.notifications DISABLE TRIGGER ALL")
+	exec(t, conn, fmt.Sprintf(bring, 200))
+	exec(t, conn, "UPDATE rowcast.notifications SET created_at = now() - interval '1 hour'")
+	burn(t, conn, 400) // now the numbers of the foreign rows are assigned
+	wantDeleted(t, r, "all but the newest of the server's own rows", 1)
+	wantDeleted(t, r, "when the foreign rows follow the newest of the server's own rows", 0)
+	exec(t, conn, "ALTER TABLE rowcast.notifications ENABLE TRIGGER ALL")
+	horizon := one[string](t, conn, "SELECT horizon::text FROM rowcast.history")
+	aged(t, conn, 59)
+	for deleted := 1; deleted < 101; deleted += 10 {
+		wantDeleted(t, r, "the server's own row, and the foreign rows", 10)
+	}
+	wantDeleted(t, r, "the last foreign row", 1)
+	if want := one[string](t, conn, "SELECT horizon::text FROM rowcast.history"); want == horizon {
+		t.Errorf("got the horizon %s, want a higher one, because one of the server's own rows was deleted", horizon)
+	}
+	insert(t, conn, "next")
+	var rows []feed.Row
+	for len(rows) < 2 {
+		b := l.next(t)
+		if b.Reset != "" {
+			t.Fatalf("got the reset %q, want none", b.Reset)
+		}
+		rows = append(rows, b.Rows...)
+	}
+	wantData(t, rows, "59", `"next"`)
 }
 
 // The horizon is moved in the transaction of the deletion, so that a failure undoes both.
