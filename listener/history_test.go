@@ -1,6 +1,8 @@
 package listener_test
 
 import (
+	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -70,6 +72,46 @@ func TestSeveralCrashes(t *testing.T) {
 	r.wantLeft(t, 0)
 	insert(t, conn, "6")
 	wantData(t, r.rows(t, 1), `"6"`)
+}
+
+// If somebody deletes the last rows of a transaction, and then an epoch begins, the listener does not deliver the other
+// rows of the transaction again.
+func TestLastRowsOfATransactionAreDeleted(t *testing.T) {
+	t.Parallel()
+	for left := int64(1); left < 7; left++ {
+		t.Run(fmt.Sprint(left, " left"), func(t *testing.T) {
+			t.Parallel()
+			dsn := dbtest.Database(t)
+			conn := connect(t, dsn)
+			r := listen(t, dsn, func(l *listener.Listener) { l.PageRows = 3 })
+			insert(t, conn, "before")
+			exec(t, conn, "INSERT INTO rowcast.notifications (recipient, data) SELECT 'alice', to_jsonb(i::text) FROM generate_series(1, 7) i")
+			insert(t, conn, "lost")
+			rows := r.rows(t, 9)
+			loseRows(t, conn, append(strings.Split("1 2 3 4 5 6 7", " ")[left:], "lost")...)
+			r.wantLeft(t, rows[left].ID)
+			insert(t, conn, "next")
+			wantData(t, r.caughtUp(t), `"next"`)
+		})
+	}
+}
+
+// After a crash, another transaction can get the number and the ids of a lost one. Its rows are delivered.
+func TestNumberIsAssignedAgain(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	conn := connect(t, dsn)
+	r := listen(t, dsn)
+	insert(t, conn, "before")
+	exec(t, conn, `INSERT INTO rowcast.notifications (recipient, data) VALUES ('alice', '"lost"'), ('alice', '"lost"')`)
+	rows := r.rows(t, 3)
+	exec(t, conn, `DELETE FROM rowcast.notifications WHERE data = '"lost"'`)
+	exec(t, conn, "ALTER TABLE rowcast.notifications DISABLE TRIGGER ALL")
+	exec(t, conn, `INSERT INTO rowcast.notifications (id, recipient, data, xid) OVERRIDING SYSTEM VALUE VALUES ($1, 'alice', '"next"', $2::text::xid8)`,
+		rows[1].ID, fmt.Sprint(rows[1].Xid))
+	loseRows(t, conn)
+	r.wantLeft(t, rows[0].ID)
+	wantData(t, r.rows(t, 1), `"next"`)
 }
 
 // The listener knows only the last of the rows that were committed before it began. If a crash loses this row and the

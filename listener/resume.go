@@ -150,8 +150,7 @@ const (
 	ResetExpired = "expired"
 )
 
-// deliveredRows keeps rows of the transactions that were delivered last. For most of these transactions, it keeps only
-// the last row.
+// deliveredRows keeps the last delivered row of each of the transactions that were delivered last.
 type deliveredRows struct {
 	rows []cursor.Row
 	next int // the index of the oldest row, once there are maxDelivered rows
@@ -174,6 +173,10 @@ func (d *deliveredRows) add(rows []row) {
 		if row.misplaced || i+1 < len(rows) && rows[i+1].Xid == row.Xid && !rows[i+1].misplaced {
 			continue
 		}
+		if last := d.last(); last.Xid == row.Xid { // the transaction continues on this page
+			*last = row.Row.Row
+			continue
+		}
 		if len(d.rows) < maxDelivered {
 			d.rows = append(d.rows, row.Row.Row)
 			continue
@@ -184,6 +187,9 @@ func (d *deliveredRows) add(rows []row) {
 	}
 }
 
+// last returns the row that was added last. There is always one, because removeAbove keeps the row that left returns.
+func (d *deliveredRows) last() *cursor.Row { return &d.rows[(d.next+len(d.rows)-1)%len(d.rows)] }
+
 // removeAbove removes the rows of transactions above xid. The other rows are kept, because the next crash may lose them
 // too.
 func (d *deliveredRows) removeAbove(xid uint64) {
@@ -192,20 +198,26 @@ func (d *deliveredRows) removeAbove(xid uint64) {
 	d.next = 0
 }
 
-// left returns the highest of the kept rows that the table still has. It ignores rows below floor (rule 22), because a
-// transaction above such a row may have been delivered and is no longer kept. A kept row below cursor.First stands for
-// the database, the anchor of a cursor that has seen no row.
+// left returns a row of the highest kept transaction that the table still has. It ignores transactions below floor (rule
+// 22), because a transaction above them may have been delivered and is no longer kept. A kept row below cursor.First
+// stands for the database, the anchor of a cursor that has seen no row.
+//
+// The row is normally the kept one. If somebody has deleted the kept row, it is the row before it in the transaction, so
+// that the other rows of the transaction are not delivered again. Such a row is of the kept transaction, and not of a
+// later one with the same number, only if it has the created_at of the kept row: all rows of a transaction have the same
+// unless the app sets it. The query compares (xid, id) so that it can only use the index on both columns.
 func (d *deliveredRows) left(ctx context.Context, db querier) (row cursor.Row, found bool, err error) {
 	xids, ids, tags := make([]uint64, len(d.rows)), make([]int64, len(d.rows)), make([]string, len(d.rows))
 	for i, row := range d.rows {
 		xids[i], ids[i], tags[i] = row.Xid, row.ID, row.Tag.String()
 	}
-	query := `SELECT kept.xid::text, kept.id, kept.tag FROM unnest($1::text::xid8[], $2::bigint[], $3::text[]) kept (xid, id, tag)
-		LEFT JOIN LATERAL (SELECT id, created_at FROM rowcast.notifications n WHERE n.xid = kept.xid AND n.id = kept.id
-			AND (` + assigned + `) OFFSET 0) n ON true
-		WHERE kept.xid >= $4::text::xid8 AND kept.tag =
-			CASE WHEN kept.xid >= $5::text::xid8 THEN rowcast.anchor_tag(n.id, n.created_at) ELSE rowcast.database_tag() END
-		ORDER BY kept.xid DESC, kept.id DESC LIMIT 1`
+	query := `SELECT kept.xid::text, coalesce(n.id, kept.id), coalesce(rowcast.anchor_tag(n.id, n.created_at), kept.tag)
+		FROM unnest($1::text::xid8[], $2::bigint[], $3::text[]) kept (xid, id, tag)
+		LEFT JOIN LATERAL (SELECT id, created_at FROM rowcast.notifications n
+			WHERE xid >= kept.xid AND (xid, id) <= (kept.xid, kept.id) AND (` + assigned + `) ORDER BY xid DESC, id DESC LIMIT 1) n ON true
+		WHERE kept.xid >= $4::text::xid8 AND kept.tag = CASE WHEN n.id IS NOT NULL THEN rowcast.anchor_tag(kept.id, n.created_at)
+			WHEN kept.xid < $5::text::xid8 THEN rowcast.database_tag() END
+		ORDER BY kept.xid DESC LIMIT 1`
 	var xid, tag string
 	args := []any{formatXids(xids), ids, tags, strconv.FormatUint(d.floor, 10), strconv.Itoa(cursor.First)}
 	err = db.QueryRow(ctx, query, args...).Scan(&xid, &row.ID, &tag)
