@@ -245,9 +245,24 @@ func checkPooler(ctx context.Context, conn *pgx.Conn) error {
 	return err
 }
 
+// errIncomplete reports that a table has no index.
+var errIncomplete = errors.New("rowcast.notifications or rowcast.epoch has no index: wait until the restore of the database has ended, or else run rowcast doctor")
+
 // beginEpoch returns the tag of the present epoch. It begins a new epoch if rowcast.epoch is empty, as it is after a
 // crash recovery (rule 19).
+//
+// It returns errIncomplete while pg_restore is at work, which creates the tables, then restores the rows, and then
+// creates the indexes. If beginEpoch inserted a token, rowcast.epoch would have two rows after the restore. If a listener
+// began before the rows are there, it would deliver them as new.
 func beginEpoch(ctx context.Context, db querier) (cursor.Tag, error) {
+	const find = `SELECT count(DISTINCT indrelid) = 2 FROM pg_index WHERE indrelid IN ('rowcast.notifications'::regclass, 'rowcast.epoch'::regclass)`
+	var complete bool
+	if err := db.QueryRow(ctx, find).Scan(&complete); err != nil {
+		return 0, fmt.Errorf("find the indexes: %w", err)
+	}
+	if !complete {
+		return 0, errIncomplete
+	}
 	const begin = `INSERT INTO rowcast.epoch (one) SELECT true WHERE NOT EXISTS (SELECT FROM rowcast.epoch) ON CONFLICT DO NOTHING`
 	if _, err := db.Exec(ctx, begin); err != nil {
 		return 0, fmt.Errorf("begin epoch: %w", err)
@@ -264,7 +279,7 @@ func readEpoch(ctx context.Context, db querier) (cursor.Tag, error) {
 }
 
 // isAnchorValid reports whether the anchor of a cursor still exists (rule 18). The anchor of a cursor that has seen no
-// row is the database.
+// row is the database, see ownDatabase.
 //
 // If the xmax of such a cursor is a horizon above [cursor.First], isAnchorValid returns false, even if the server has
 // lost nothing. rowcast.cursor() returns such a cursor if somebody has emptied the table. The tag of the database does
@@ -273,7 +288,7 @@ func readEpoch(ctx context.Context, db querier) (cursor.Tag, error) {
 // would miss rows, so the client is reset.
 func isAnchorValid(ctx context.Context, db querier, c cursor.Cursor) (bool, error) {
 	find := `SELECT rowcast.anchor_tag(id, created_at) FROM rowcast.notifications n WHERE xid = $1::text::xid8 AND id = $2
-		AND (` + assigned + `) UNION ALL SELECT rowcast.database_tag() WHERE $1::text::bigint < $3`
+		AND (` + assigned + `) UNION ALL SELECT rowcast.database_tag() WHERE $1::text::bigint < $3 AND ` + ownDatabase
 	rows, err := db.Query(ctx, find, fmt.Sprint(c.AnchorXid()), c.Anchor.ID, int64(cursor.First))
 	if err != nil {
 		return false, fmt.Errorf("find the anchor: %w", err)
@@ -284,6 +299,10 @@ func isAnchorValid(ctx context.Context, db querier, c cursor.Cursor) (bool, erro
 	}
 	return len(tags) == 1 && tags[0] == c.Anchor.Tag.String(), nil
 }
+
+// ownDatabase is a condition in SQL. If it is false, the database is not valid as an anchor: a reader that has seen no row
+// would receive the rows that were restored since then as new.
+var ownDatabase = "NOT " + sql.HasRestored
 
 // Preflight connects as Run does, checks the schema, and begins an epoch if rowcast.epoch is empty. The error may be
 // [ErrPooled], [ErrStandby], [sql.ErrNoSchema], [sql.ErrRestored], or another error of one of these steps. Preflight

@@ -2,12 +2,14 @@ package listener_test
 
 import (
 	"fmt"
+	"log/slog"
 	"strings"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
 
 	"rowcast/listener"
+	"rowcast/listener/cursor"
 	"rowcast/listener/feed"
 	"rowcast/sql/dbtest"
 )
@@ -18,6 +20,12 @@ func loseRows(t *testing.T, conn *pgx.Conn, data ...string) {
 	t.Helper()
 	exec(t, conn, "DELETE FROM rowcast.notifications WHERE data #>> '{}' = ANY ($1)", data)
 	exec(t, conn, "TRUNCATE rowcast.epoch")
+	loseSessions(t, conn)
+}
+
+// loseSessions terminates the hub's sessions.
+func loseSessions(t *testing.T, conn *pgx.Conn) {
+	t.Helper()
 	exec(t, conn, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
 		WHERE datname = current_database() AND application_name LIKE 'rowcast%'`)
 }
@@ -136,4 +144,36 @@ func TestDoesNotGoBackBehindItsBeginning(t *testing.T) {
 	r.wantNothingLeft(t)
 	insert(t, conn, "3")
 	wantData(t, r.rows(t, 1), `"3"`)
+}
+
+// While pg_restore is at work, the listener neither begins an epoch nor reads rows. After that, it does not deliver the
+// restored rows, even if it began with an empty table. The cursor of a client that has seen no row is not valid.
+func TestRestoreWhileListening(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	conn := connect(t, dsn)
+	var log lines
+	r := listen(t, dsn, func(l *listener.Listener) { l.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
+	before := present(t, conn)
+	insert(t, conn, "before")
+	r.rows(t, 1)
+	exec(t, conn, `BEGIN; TRUNCATE rowcast.notifications, rowcast.epoch;
+		ALTER TABLE rowcast.notifications DISABLE TRIGGER ALL, DROP CONSTRAINT notifications_pkey;
+		DROP INDEX rowcast.notifications_xid_id_idx, rowcast.notifications_recipient_idx;
+		ALTER TABLE rowcast.epoch DROP CONSTRAINT epoch_pkey;
+		COMMIT`)
+	loseSessions(t, conn)
+	holdsSoon(t, "the log message about the missing index", func() bool { return strings.Contains(log.text(), "has no index") })
+	exec(t, conn, "INSERT INTO rowcast.epoch DEFAULT VALUES; UPDATE rowcast.history SET horizon = horizon")
+	exec(t, conn, `INSERT INTO rowcast.notifications (recipient, data, xid) VALUES ('alice', '"restored"', '100')`)
+	exec(t, conn, `BEGIN; ALTER TABLE rowcast.epoch ADD PRIMARY KEY (one); ALTER TABLE rowcast.notifications ADD PRIMARY KEY (id);
+		CREATE UNIQUE INDEX notifications_xid_id_idx ON rowcast.notifications (xid, id);
+		CREATE INDEX notifications_recipient_idx ON rowcast.notifications (recipient, xid, id);
+		ALTER TABLE rowcast.notifications ENABLE ALWAYS TRIGGER ring, ENABLE ALWAYS TRIGGER disown; COMMIT`)
+	r.wantNothingLeft(t)
+	insert(t, conn, "next")
+	wantData(t, r.caughtUp(t), `"next"`)
+	if valid, err := newReplayer(t, dsn, 512).IsValid(limited(t), before, present(t, conn).Reached(cursor.Cursor{Epoch: epochOf(t, dsn)})); err != nil || valid {
+		t.Errorf("the cursor %s from the empty table is valid: %t, with error %v, want false and no error", before, valid, err)
+	}
 }

@@ -216,7 +216,7 @@ func (d *deliveredRows) left(ctx context.Context, db querier) (row cursor.Row, f
 		LEFT JOIN LATERAL (SELECT id, created_at FROM rowcast.notifications n
 			WHERE xid >= kept.xid AND (xid, id) <= (kept.xid, kept.id) AND (` + assigned + `) ORDER BY xid DESC, id DESC LIMIT 1) n ON true
 		WHERE kept.xid >= $4::text::xid8 AND kept.tag = CASE WHEN n.id IS NOT NULL THEN rowcast.anchor_tag(kept.id, n.created_at)
-			WHEN kept.xid < $5::text::xid8 THEN rowcast.database_tag() END
+			WHEN kept.xid < $5::text::xid8 AND ` + ownDatabase + ` THEN rowcast.database_tag() END
 		ORDER BY kept.xid DESC LIMIT 1`
 	var xid, tag string
 	args := []any{formatXids(xids), ids, tags, strconv.FormatUint(d.floor, 10), strconv.Itoa(cursor.First)}
