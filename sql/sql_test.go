@@ -214,6 +214,24 @@ func TestMigrateCorrectsARestoredTable(t *testing.T) {
 	}
 }
 
+// After a restore, the horizon is a number of the other server. It becomes 3 even if this server has written a row with
+// a higher number since. Otherwise this server's rows below it would count as deleted.
+func TestMigrateDropsTheHorizonOfAnotherServer(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	conn := connect(t, dsn)
+	run(t, conn, "UPDATE rowcast.history SET system_identifier = 7, horizon = (pg_current_xact_id()::text::bigint + 2)::text::xid8")
+	for range 3 {
+		run(t, conn, "INSERT INTO rowcast.notifications (recipient, data) VALUES ('*', '1')")
+	}
+	if _, _, err := sql.Migrate(dbtest.Context(t), dsn); err != nil {
+		t.Fatal(err)
+	}
+	if got := text(t, conn, "SELECT horizon::text FROM rowcast.history"); got != "3" {
+		t.Errorf("got the horizon %s, want 3", got)
+	}
+}
+
 // Migrate and Grant work through a pooler in transaction mode, even if four calls run at once. In this mode, each
 // transaction can run in another session. The calls leave no lock behind.
 func TestMigrateThroughPgBouncer(t *testing.T) {
