@@ -255,12 +255,13 @@ var errIncomplete = errors.New("rowcast.notifications or rowcast.epoch has no in
 // creates the indexes. If beginEpoch inserted a token, rowcast.epoch would have two rows after the restore. If a listener
 // began before the rows are there, it would deliver them as new.
 func beginEpoch(ctx context.Context, db querier) (cursor.Tag, error) {
-	const find = `SELECT count(DISTINCT indrelid) = 2 FROM pg_index WHERE indrelid IN ('rowcast.notifications'::regclass, 'rowcast.epoch'::regclass)`
-	var complete bool
-	if err := db.QueryRow(ctx, find).Scan(&complete); err != nil {
+	const find = `SELECT EXISTS (SELECT FROM pg_class c WHERE oid IN ('rowcast.notifications'::regclass, 'rowcast.epoch'::regclass)
+		AND relkind = 'r' AND NOT EXISTS (SELECT FROM pg_index WHERE indrelid = c.oid))`
+	var incomplete bool
+	if err := db.QueryRow(ctx, find).Scan(&incomplete); err != nil {
 		return 0, fmt.Errorf("find the indexes: %w", err)
 	}
-	if !complete {
+	if incomplete {
 		return 0, errIncomplete
 	}
 	const begin = `INSERT INTO rowcast.epoch (one) SELECT true WHERE NOT EXISTS (SELECT FROM rowcast.epoch) ON CONFLICT DO NOTHING`
