@@ -18,8 +18,9 @@ import (
 // package net waits in Go's poller instead. Then, whenever bytes arrive, two or three threads of the program wake up
 // and pass the work on. For the short answer to a fetch, that costs more CPU than reading the rows.
 //
-// A wait of more than 10 ms costs less in Go's poller (see setIdle). While a system call blocks a thread for that long,
-// a thread of the Go runtime wakes up about fifty times to check whether other goroutines need the processor.
+// If rows seldom come, waits in Go's poller cost less (see setIdle). While a system call blocks a thread, a thread of
+// the Go runtime wakes up again and again to check whether other goroutines need the processor: about fifty times in
+// the first 2 ms, and then less often.
 type directConn struct {
 	net.Conn // closed, but its addresses can still be read
 	socket   *os.File
@@ -74,8 +75,8 @@ func direct(conn net.Conn) (net.Conn, error) {
 	return c, nil
 }
 
-// duplicate returns a socket as a file. The file is in blocking mode, because Go's poller would watch a file in
-// non-blocking mode.
+// duplicate returns a socket as a file. The socket is in non-blocking mode. It is in blocking mode while os.NewFile
+// runs, because otherwise Go's poller would watch the file.
 func duplicate(conn syscall.Conn) (*os.File, error) {
 	raw, err := conn.SyscallConn()
 	if err != nil {
@@ -91,7 +92,11 @@ func duplicate(conn syscall.Conn) (*os.File, error) {
 	if err = errors.Join(err, failure); err != nil {
 		return nil, err
 	}
-	return os.NewFile(uintptr(fd), "socket"), nil
+	file := os.NewFile(uintptr(fd), "socket")
+	if err := unix.SetNonblock(fd, true); err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	return file, nil
 }
 
 func (h *half) open(socket *os.File, events int16) (err error) {
@@ -113,9 +118,9 @@ func (c *directConn) Read(p []byte) (int, error) {
 		return 0, nil
 	}
 	n, err := c.in.use(func(fd int) (int, error) {
-		n, _, err := unix.Recvfrom(fd, p, unix.MSG_DONTWAIT)
+		n, err := quickRead(fd, p)
 		c.in.ready = n == len(p) // there may be more
-		return n, os.NewSyscallError("recvfrom", err)
+		return n, os.NewSyscallError("read", err)
 	})
 	switch {
 	case err != nil:
@@ -130,9 +135,9 @@ func (c *directConn) Write(p []byte) (done int, err error) {
 	for err == nil && done < len(p) {
 		var n int
 		n, err = c.out.use(func(fd int) (int, error) {
-			n, err := unix.SendmsgN(fd, p[done:], nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+			n, err := quickWrite(fd, p[done:])
 			c.out.ready = err == nil
-			return n, os.NewSyscallError("sendmsg", err)
+			return n, os.NewSyscallError("write", err)
 		})
 		done += n
 	}
@@ -215,8 +220,7 @@ func (h *half) waitInPoller() {
 	_ = h.epoll.raw.Read(func(fd uintptr) (ready bool) {
 		_ = h.event.Control(func(event uintptr) {
 			var events [2]unix.EpollEvent
-			n, _ := unix.EpollWait(int(fd), events[:], 0)
-			for _, e := range events[:max(n, 0)] {
+			for _, e := range quickEpollWait(fd, events[:]) {
 				ready = true
 				if e.Fd == int32(event) {
 					resetEvent(event)
@@ -237,9 +241,8 @@ func resetEvent(event uintptr) {
 	_, _ = unix.Read(int(event), count[:])
 }
 
-// setIdle says how the next Reads of a connection wait. If idle is true, they wait in Go's poller, which is better if
-// nothing is expected for 10 ms or more. It has an effect if the connection, or the connection below TLS, is a
-// directConn.
+// setIdle says how the next Reads of a connection wait. If idle is true, they wait in Go's poller. It has an effect if
+// the connection, or the connection below TLS, is a directConn.
 func setIdle(conn net.Conn, idle bool) {
 	if secure, ok := conn.(*tls.Conn); ok {
 		conn = secure.NetConn()
@@ -285,7 +288,7 @@ func (e *epoll) control(operation int, file syscall.RawConn, events uint32) erro
 	var closed, failed error
 	err := e.raw.Control(func(epoll uintptr) {
 		closed = file.Control(func(fd uintptr) {
-			failed = unix.EpollCtl(int(epoll), operation, int(fd), &unix.EpollEvent{Events: events, Fd: int32(fd)})
+			failed = quickEpollCtl(epoll, operation, fd, unix.EpollEvent{Events: events, Fd: int32(fd)})
 		})
 	})
 	return errors.Join(err, closed, os.NewSyscallError("epoll_ctl", failed))
