@@ -130,7 +130,7 @@ type Listener struct {
 	historyLost bool            // rowcast.history had no row when the last page was read
 	isLagging   bool            // the warning about LagLimit was logged, and the listener has not read to the end since
 	warmUntil   time.Time       // when the listener stops reading the recent rows (Warm); zero if it is not reading them
-	deafUntil   time.Time       // when the listener may listen again (see deafen)
+	listenFrom  time.Time       // when the listener may listen again (see pauseListening)
 	foreign     int64           // the result of the last count of inspect, which warns if the next result is higher
 	serving     []chan struct{} // closed at the end of the present fetch, or of the next one that succeeds
 
@@ -179,7 +179,7 @@ type logs struct {
 	connected, lost    loglimit.Limit
 	failed             loglimit.Limit // attempts to begin a session
 	malformed, dropped loglimit.Limit // notifications
-	deaf               loglimit.Limit // a notification has ended the session
+	refused            loglimit.Limit // a notification has ended the session
 	queue              loglimit.Limit // the NOTIFY queue is filling up
 	lag                loglimit.Limit // a fetch takes long
 	unnotified         loglimit.Limit // rows arrived without a notification

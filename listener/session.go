@@ -79,31 +79,31 @@ func (s *session) begin(ctx context.Context) error {
 // listen begins to listen unless the session listens already, or must not listen now. live calls it before each fetch.
 // So the fetch reads the rows whose notifications were sent before the session listened.
 func (s *session) listen(ctx context.Context) error {
-	if s.PollOnly || s.link.listening || s.isDeaf() {
+	if s.PollOnly || s.link.listening || s.isListeningPaused() {
 		return nil
 	}
 	return s.link.bounded(ctx, func(ctx context.Context, _ querier) error { return s.link.listen(ctx) })
 }
 
-// deafFor is the time for which the listener does not listen after a notification has ended its session.
-const deafFor = time.Minute
+// listenPause is the time for which the listener does not listen after a notification has ended its session.
+const listenPause = time.Minute
 
-// deafen makes the listener poll without LISTEN for a while if a notification has ended the session. PostgreSQL ends
+// pauseListening makes the listener poll without LISTEN for a while if a notification has ended the session. PostgreSQL ends
 // each session that receives a notification whose payload has no form in UTF-8. Any role can send such notifications
 // again and again, and they must not stop the delivery of rows.
-func (s *session) deafen(err error) {
+func (s *session) pauseListening(err error) {
 	e, ok := errors.AsType[*pgconn.PgError](err)
 	if !ok || e.SeverityUnlocalized != "FATAL" || reasonOf(e) != unreadableEncoding {
 		return
 	}
-	s.deafUntil = time.Now().Add(deafFor)
-	if logger, ok := s.logs.deaf.Allow(s.Logger); ok {
+	s.listenFrom = time.Now().Add(listenPause)
+	if logger, ok := s.logs.refused.Allow(s.Logger); ok {
 		logger.Warn("a NOTIFY payload has no form in UTF-8: polling without LISTEN; meanwhile, NOTIFY messages and requests of other hubs to disconnect users are lost",
-			"for", deafFor)
+			"for", listenPause)
 	}
 }
 
-func (l *Listener) isDeaf() bool { return time.Now().Before(l.deafUntil) }
+func (l *Listener) isListeningPaused() bool { return time.Now().Before(l.listenFrom) }
 
 // complete opens the second connection, after the first fetch has succeeded, and records that the session is complete.
 // With PollOnly there is no second connection.
@@ -138,7 +138,7 @@ func (s *session) wasSteady() bool { return !s.whole.IsZero() && time.Since(s.wh
 func (s *session) ended(err error, retryIn time.Duration) {
 	s.isConnected.Store(false)
 	s.Failures.Failed(s.failed(err), err)
-	s.deafen(err)
+	s.pauseListening(err)
 	retryIn = retryIn.Round(time.Millisecond)
 	if !s.whole.IsZero() {
 		if logger, ok := s.logs.lost.Allow(s.Logger); ok {

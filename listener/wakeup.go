@@ -156,7 +156,7 @@ func (w *wakeup) isBusy() bool { return w.mustPoll() || w.pace.isBusy(time.Now()
 
 // mustPoll reports whether the hub must not sleep, because the NOTIFY queue is too full, or because the session does not
 // listen.
-func (w *wakeup) mustPoll() bool { return w.crowded || w.isDeaf() }
+func (w *wakeup) mustPoll() bool { return w.crowded || w.isListeningPaused() }
 
 // pollAfter polls when the interval after the last fetch has passed.
 func (w *wakeup) pollAfter(ctx context.Context, last fetched) (reason, phase, error) {

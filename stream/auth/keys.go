@@ -23,7 +23,7 @@ type Key struct {
 	algorithms []string
 	find       func(context.Context) jwt.Keyfunc
 	// reread is a key that reads its set again to find the key that a token names. It is tried only after all other keys,
-	// because it may wait. nil if the key is constant.
+	// because it may wait. It is nil if the key is constant.
 	reread *Key
 }
 
