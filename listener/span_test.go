@@ -35,7 +35,7 @@ func TestSpan(t *testing.T) {
 	want("a transaction was open during 19 fetches", open(2000, 1810), 0)
 	s.add(fetched{end: 2010, rows: 20})
 	want("it is still open", open(2010, 1810), 1)
-	want("a later transaction is the oldest", open(2010, 1830), 0)
+	want("the oldest open transaction is a later one", open(2010, 1830), 0)
 	want("three transactions are open, one of them for long", open(2010, 1500, 1830, 2009), 1)
 	s.wasted()
 	want("a transaction that nearQuery has left out has ended", open(2010, 1500), unused)

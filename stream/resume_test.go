@@ -199,7 +199,7 @@ func TestTheLastCursorApplies(t *testing.T) {
 	second := f.publish(everyone, "message", "2").Cursor.String()
 	f.publish(everyone, "message", "3")
 	now := f.now.String()
-	const reset = "" // the id of rowcast.hello before rowcast.reset
+	const reset = "" // rowcast.hello has no id if rowcast.reset follows
 	for _, tt := range []struct {
 		headers []string
 		query   string

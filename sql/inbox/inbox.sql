@@ -199,12 +199,12 @@ BEGIN
 END $$;
 
 -- The next two functions return rows. The planner inlines them into their callers. The settings of the callers make the plans independent
--- of statistics: ordered index scans in nested loops. OFFSET 0 and ORDER BY in the functions have the same purpose. Without
+-- of statistics: ordered index scans in nested loops. OFFSET 0 and ORDER BY in the functions lead to the same plans. Without
 -- force_generic_plan, PostgreSQL would plan each call again, because a plan for the actual lengths of the arrays seems cheaper. A page would
 -- then take twice as long.
 --
 -- inbox_rows() returns up to "scan" rows of a recipient, the newest first. They belong to the transactions in the array "hidden", which
--- inbox_hidden() returns, and come before a given row. The array has the newest transaction first, and a nested loop keeps this order.
+-- inbox_hidden() returns, and have a lower (xid, id) than a given row. The array has the newest transaction first, and a nested loop keeps this order.
 CREATE FUNCTION rowcast.inbox_rows(r text, hidden xid8[], before_xid xid8, before_id bigint, scan integer) RETURNS TABLE (xid xid8, id bigint)
     LANGUAGE sql STABLE AS $$
     SELECT n.xid, n.id FROM (

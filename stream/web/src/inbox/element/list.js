@@ -124,7 +124,7 @@ export class List {
     return parts;
   }
 
-  /** Shows the times as they are now. */
+  /** Updates the text of each row's age, such as "3 minutes ago". */
   tick() {
     const { lang, store } = this.#host;
     for (const { item, time } of this.#items.values()) time.textContent = age(item.time, store.now(), lang);
