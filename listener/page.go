@@ -253,7 +253,7 @@ func (r *row) setID(digits []byte) (err error) {
 	return nil
 }
 
-// setCreatedAt sets CreatedAt and the anchor tag from a timestamptz in the form of the queries. NULL and infinity leave
+// setCreatedAt sets CreatedAt and the anchor tag from the column created_at of a result. NULL and infinity leave
 // CreatedAt zero, and count as 2000-01-01 for the tag, as in rowcast.anchor_tag. The table refuses both, unless it was
 // altered.
 func (r *row) setCreatedAt(digits []byte) error {

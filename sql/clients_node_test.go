@@ -14,7 +14,8 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// nodeDir has the programs that insert notifications with the clients of npm, and the versions of the clients.
+// nodeDir has the programs that insert notifications with PostgreSQL clients from npm, and the package.json with the
+// versions of these clients.
 const nodeDir = "../.ci/clients/npm"
 
 // nodeClients are the names of the programs in nodeDir, by the first line of the code in README.md.

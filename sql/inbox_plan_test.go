@@ -156,8 +156,8 @@ func (v visitor) checkUpdates() {
 	}
 }
 
-// checkManyStates checks what the functions cost if a user has marked more rows as read one by one than a function
-// reads.
+// checkManyStates checks what the functions cost if a user has marked very many rows as read, one by one: more rows than
+// a call of a function reads.
 func (v visitor) checkManyStates() {
 	v.t.Helper()
 	run(v.t, v.conn, "INSERT INTO rowcast.notifications (recipient, data) SELECT 'alice', '1' FROM generate_series(1, 60000)")

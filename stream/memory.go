@@ -23,8 +23,8 @@ type queue struct {
 	frames    []*frame
 }
 
-// queueSize is about the memory of a queue besides its recipient's text and its frames: the struct, its entry in the
-// map and a small array.
+// queueSize is roughly the number of bytes that a queue needs besides its recipient's text and its frames: for the
+// struct, its entry in the map and a small array.
 const queueSize = 128
 
 func (q *queue) push(f *frame) { q.frames = append(q.frames, f) }

@@ -55,13 +55,13 @@
 //
 // Web pages and crashes:
 //
-//  16. The cursor of a web page has not seen what began between its snapshot and its own transaction. [rowcast.cursor in package sql]
+//  16. The cursor of a web page has not seen the transactions that began after the page's snapshot and before the page's own transaction got its number. [rowcast.cursor in package sql]
 //  17. A cursor claims no transaction above the highest one of which a row was read. [Cursor.Reached]
 //  18. A cursor of another epoch is valid only if its anchor exists. [listener.isAnchorValid]
 //  19. A crash recovery begins another epoch. [rowcast.epoch in package sql]
 //  20. After a recovery, a cursor claims no transaction that was lost. [Cursor.Clamp]
 //  21. The cursor of a client is clamped for every recovery since its epoch. [package stream]
-//  22. No cursor is clamped to a row below a transaction that may have been delivered and is no longer kept. [listener.deliveredRows]
+//  22. A cursor is clamped to a row only if the listener still has a record of each transaction above that row that it has delivered. [listener.deliveredRows]
 //  23. A new epoch removes the rows that a hub keeps in memory. [package stream]
 //  24. A hub clamps no cursor of a client that has seen more than the hub has delivered. [package stream]
 //

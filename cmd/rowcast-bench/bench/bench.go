@@ -17,7 +17,7 @@ type Bench struct {
 	Only     []string // the names of the scenarios to run; if empty, all
 	Quick    bool     // use small loads, which only show that the benchmark works
 	Progress io.Writer
-	Designs  string // the directory of the programs of the scenario designs
+	Designs  string // the directory of the programs that the scenario "designs" runs
 
 	admin  *pgx.Conn // a connection to the database of DSN
 	report *Report

@@ -3,7 +3,7 @@
 //
 // A frame states a fact: a tab that has seen everything up to `prev`, and then receives `events`, has seen everything up to `cursor`.
 // This fact does not depend on the order of messages, or on the tab that sends the frame. A tab keeps the cursors of what it has seen,
-// usually one. It takes a frame if one of its cursors covers `prev`. It leaves out the rows that its other cursors have seen, and adds
+// usually one. It takes a frame if one of its cursors covers `prev`. It leaves out the rows that it has seen already, and adds
 // `cursor`. If none of its cursors covers `prev`, the tab has missed something.
 
 import { SECOND, SILENCE } from "./connection.js";
