@@ -245,13 +245,13 @@ func checkPooler(ctx context.Context, conn *pgx.Conn) error {
 	return err
 }
 
-// errIncomplete reports that a table has no index.
-var errIncomplete = errors.New("rowcast.notifications or rowcast.epoch has no index: wait until the restore of the database has ended, or else run rowcast doctor")
+// ErrIncomplete reports that a table of rowcast has no index. It disappears when a restore of the database ends.
+var ErrIncomplete = errors.New("rowcast.notifications or rowcast.epoch has no index: wait until the restore of the database has ended, or else run rowcast doctor")
 
 // beginEpoch returns the tag of the present epoch. It begins a new epoch if rowcast.epoch is empty, as it is after a
 // crash recovery (rule 19).
 //
-// It returns errIncomplete while pg_restore is at work, which creates the tables, then restores the rows, and then
+// It returns ErrIncomplete while pg_restore is at work, which creates the tables, then restores the rows, and then
 // creates the indexes. If beginEpoch inserted a token, rowcast.epoch would have two rows after the restore. If a listener
 // began before the rows are there, it would deliver them as new.
 func beginEpoch(ctx context.Context, db querier) (cursor.Tag, error) {
@@ -262,7 +262,7 @@ func beginEpoch(ctx context.Context, db querier) (cursor.Tag, error) {
 		return 0, fmt.Errorf("find the indexes: %w", err)
 	}
 	if incomplete {
-		return 0, errIncomplete
+		return 0, ErrIncomplete
 	}
 	const begin = `INSERT INTO rowcast.epoch (one) SELECT true WHERE NOT EXISTS (SELECT FROM rowcast.epoch) ON CONFLICT DO NOTHING`
 	if _, err := db.Exec(ctx, begin); err != nil {

@@ -20,7 +20,7 @@ import (
 //
 // If rows seldom come, waits in Go's poller cost less (see setIdle). While a system call blocks a thread, a thread of
 // the Go runtime wakes up again and again to check whether other goroutines need the processor: about fifty times in
-// the first 2 ms, and then less often.
+// the first milliseconds, and then less often.
 type directConn struct {
 	net.Conn // closed, but its addresses can still be read
 	socket   *os.File

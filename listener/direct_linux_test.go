@@ -87,7 +87,7 @@ func (w *waiting) Read(p []byte) (int, error) {
 }
 
 // After a long wait for notifications, the listener waits in Go's poller, for the answer to a statement and for the next
-// notification. After a short wait, it waits in the kernel.
+// notification. After a short wait, and while it polls, it waits in the kernel.
 func TestLongWaitsAreInThePoller(t *testing.T) {
 	t.Parallel()
 	k, err := listener.OpenLinkToWait(limited(t), newListener(t, dbtest.Database(t)))
@@ -121,6 +121,12 @@ func TestLongWaitsAreInThePoller(t *testing.T) {
 		if err := dbtest.Receive(t, ended, "the end of the wait"); err != nil {
 			t.Fatal(err)
 		}
+	}
+	if err := errors.Join(k.Wait(t.Context(), time.Now().Add(20*time.Millisecond)), k.Poll(t.Context(), time.Millisecond)); err != nil {
+		t.Fatal(err)
+	}
+	if _, idle := k.Waiting(); idle {
+		t.Error("after a poll that followed a long wait, the connection waits in Go's poller, want in the kernel")
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -123,8 +124,8 @@ func TestTextWithoutAFormInUTF8(t *testing.T) {
 	}
 }
 
-// PostgreSQL ends each session that receives a notification whose payload has no form in UTF-8. A role that sends such
-// notifications all the time does not stop the delivery of rows.
+// PostgreSQL breaks the connection of each session that receives a notification whose payload has no form in UTF-8. A
+// role that sends such notifications all the time does not stop the delivery of rows.
 func TestAttackNotificationsWithoutAFormInUTF8(t *testing.T) {
 	t.Parallel()
 	dsn := odd(t, "EUC_TW")
@@ -145,4 +146,24 @@ func TestAttackNotificationsWithoutAFormInUTF8(t *testing.T) {
 			t.Errorf("got the data %s, want %d", got.Data, i)
 		}
 	}
+}
+
+// After such a notification, the listener polls for a while without LISTEN. Then it listens again, and receives the
+// notification of a row.
+func TestListensAgainAfterThePause(t *testing.T) {
+	t.Parallel()
+	dsn := odd(t, "EUC_TW")
+	r := listen(t, dsn, func(l *listener.Listener) {
+		listener.SetListenPause(l, 100*time.Millisecond)
+		l.Look = time.Hour
+	})
+	sleeps := func(sessions int64) func() bool {
+		return func() bool { return r.Stats.ParkLocks.Load() == sessions }
+	}
+	holdsSoon(t, "the park lock of the first session", sleeps(1))
+	conn := connect(t, dsn)
+	exec(t, conn, `SELECT pg_notify('rowcast', convert_from('\xa9a9', 'EUC_TW'))`)
+	holdsSoon(t, "the park lock of the second session", sleeps(2))
+	insert(t, conn, "next")
+	wantData(t, r.rows(t, 1), `"next"`)
 }

@@ -35,6 +35,12 @@ func OpenLinkToWait(ctx context.Context, l *Listener) (Link, error) {
 // Wait waits for notifications until the deadline, or until Interrupt is called.
 func (k Link) Wait(ctx context.Context, deadline time.Time) error { return k.wait(ctx, deadline) }
 
+// Poll waits for an interval as between two polls.
+func (k Link) Poll(ctx context.Context, interval time.Duration) error {
+	_, _, err := newWakeup(k.Listener, k.link, nil).poll(ctx, interval)
+	return err
+}
+
 // Interrupt ends Wait.
 func (k Link) Interrupt() { k.interrupt() }
 

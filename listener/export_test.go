@@ -4,6 +4,7 @@ import (
 	"context"
 	"strconv"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -92,3 +93,6 @@ func (l *Listener) DialFunc() (pgconn.DialFunc, error) {
 	}
 	return config.DialFunc, nil
 }
+
+// SetListenPause sets for how long the listener does not listen after a notification has ended its session.
+func SetListenPause(l *Listener, d time.Duration) { l.listenPause = d }

@@ -78,9 +78,8 @@ func (k *link) bounded(ctx context.Context, read func(context.Context, querier) 
 // interrupt ends the statement or the wait that uses the connection now. Any goroutine may call it.
 func (k *link) interrupt() { _ = k.conn.PgConn().Conn().SetDeadline(time.Unix(1, 0)) }
 
-// longWait is the length of a wait from which on rows are expected to come seldom. Then the next fetch and the next wait
-// cost less CPU in Go's poller than in the kernel (see directConn). With a hundred rows a second, the kernel still costs
-// less.
+// longWait is the length of a wait after which rows are expected to be rare. Then the next fetch and the next wait cost
+// less CPU in Go's poller than in the kernel (see directConn). With a hundred rows a second, the kernel still costs less.
 const longWait = 12 * time.Millisecond
 
 // wait sleeps until the deadline. It returns earlier if it receives a notification that must be answered, if a fetch is
@@ -100,8 +99,7 @@ func (k *link) wait(ctx context.Context, deadline time.Time) error {
 		err = k.conn.PgConn().WaitForNotification(context.Background())
 	}
 	k.endWait()
-	k.waited = time.Since(began)
-	setIdle(conn, k.waited >= longWait)
+	k.setWaited(time.Since(began))
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
@@ -110,6 +108,13 @@ func (k *link) wait(ctx context.Context, deadline time.Time) error {
 		return fmt.Errorf("wait for notification: %w", err)
 	}
 	return nil
+}
+
+// setWaited records how long the last wait took, or 0 when the listener polls. It decides where the connection waits
+// next.
+func (k *link) setWaited(d time.Duration) {
+	k.waited = d
+	setIdle(k.conn.PgConn().Conn(), d >= longWait)
 }
 
 // isCalled reports whether a notification has been received that has not been answered.

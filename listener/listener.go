@@ -130,6 +130,7 @@ type Listener struct {
 	historyLost bool            // rowcast.history had no row when the last page was read
 	isLagging   bool            // the warning about LagLimit was logged, and the listener has not read to the end since
 	warmUntil   time.Time       // when the listener stops reading the recent rows (Warm); zero if it is not reading them
+	listenPause time.Duration   // for how long the listener does not listen after a notification has ended its session
 	listenFrom  time.Time       // when the listener may listen again (see pauseListening)
 	foreign     int64           // the result of the last count of inspect, which warns if the next result is higher
 	serving     []chan struct{} // closed at the end of the present fetch, or of the next one that succeeds
@@ -179,7 +180,7 @@ type logs struct {
 	connected, lost    loglimit.Limit
 	failed             loglimit.Limit // attempts to begin a session
 	malformed, dropped loglimit.Limit // notifications
-	refused            loglimit.Limit // a notification has ended the session
+	unsendable         loglimit.Limit // a notification has ended the session
 	queue              loglimit.Limit // the NOTIFY queue is filling up
 	lag                loglimit.Limit // a fetch takes long
 	unnotified         loglimit.Limit // rows arrived without a notification
@@ -238,6 +239,7 @@ func (l *Listener) setDefaults() {
 	l.logs.queue.Every, l.logs.queue.Burst = time.Minute, 1
 	l.logs.lag.Every, l.logs.lag.Burst = time.Minute, 1
 	setDefault(&l.level, firstLevel)
+	setDefault(&l.listenPause, time.Minute)
 	if l.PollOnly {
 		setDefault(&l.PollInterval, 100*time.Millisecond)
 	}

@@ -7,8 +7,9 @@ import (
 )
 
 // The functions in this file make system calls that return at once, without announcing them to the Go runtime. An
-// announced system call wakes a thread of the runtime (sysmon), which then wakes up again after every 20 µs while the
-// program does something or waits in the kernel. With ten rows a second, that thread used a quarter of the hub's CPU.
+// announced system call wakes a thread of the runtime (sysmon), which then wakes up again and again while the program
+// does something or waits in the kernel: every 20 µs at first, and less often after a millisecond. With ten rows a
+// second, that thread used a quarter of the hub's CPU.
 
 // quickRead reads from a socket in non-blocking mode.
 func quickRead(socket int, p []byte) (int, error) { return quick(unix.SYS_READ, socket, p) }

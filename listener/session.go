@@ -47,10 +47,10 @@ func (s *session) live(ctx context.Context) (err error) {
 	s.Failures.Succeeded(failures.Connect)
 	s.wakeup = newWakeup(s.Listener, s.link, s.complete)
 	defer s.wakeup.close()
+	defer context.AfterFunc(ctx, s.link.interrupt)()
 	if err := s.begin(ctx); err != nil {
 		return err
 	}
-	defer context.AfterFunc(ctx, s.link.interrupt)()
 	for last := (fetched{}); ; {
 		why, err := s.wakeup.next(ctx, last)
 		if err != nil {
@@ -85,21 +85,20 @@ func (s *session) listen(ctx context.Context) error {
 	return s.link.bounded(ctx, func(ctx context.Context, _ querier) error { return s.link.listen(ctx) })
 }
 
-// listenPause is the time for which the listener does not listen after a notification has ended its session.
-const listenPause = time.Minute
-
-// pauseListening makes the listener poll without LISTEN for a while if a notification has ended the session. PostgreSQL ends
-// each session that receives a notification whose payload has no form in UTF-8. Any role can send such notifications
-// again and again, and they must not stop the delivery of rows.
+// pauseListening makes the listener poll without LISTEN for a while if a notification has ended the session. PostgreSQL
+// cannot send a notification whose payload has no form in UTF-8. It then ends the session, or the statement that runs,
+// or the protocol breaks (08P01). Any role can send such notifications again and again, and they must not stop the
+// delivery of rows.
 func (s *session) pauseListening(err error) {
-	e, ok := errors.AsType[*pgconn.PgError](err)
-	if !ok || e.SeverityUnlocalized != "FATAL" || reasonOf(e) != unreadableEncoding {
+	failed, ok := errors.AsType[*pgconn.PgError](err)
+	isBroken := ok && failed.Code == "08P01" && s.link != nil && s.link.listening
+	if !ok || s.PollOnly || reasonOf(failed) != unreadableEncoding && !isBroken {
 		return
 	}
-	s.listenFrom = time.Now().Add(listenPause)
-	if logger, ok := s.logs.refused.Allow(s.Logger); ok {
-		logger.Warn("a NOTIFY payload has no form in UTF-8: polling without LISTEN; meanwhile, NOTIFY messages and requests of other hubs to disconnect users are lost",
-			"for", listenPause)
+	s.listenFrom = time.Now().Add(s.listenPause)
+	if logger, ok := s.logs.unsendable.Allow(s.Logger); ok {
+		logger.Warn("PostgreSQL cannot send a notification, probably because its text has no form in UTF-8: polling without LISTEN; "+
+			"meanwhile, NOTIFY messages and requests of other hubs to disconnect users are lost", "for", s.listenPause)
 	}
 }
 

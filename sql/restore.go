@@ -57,7 +57,7 @@ var (
 	// HasRestored is a condition in SQL. It is true if rowcast.notifications has rows that were restored from a dump
 	// together with rowcast.history. Such rows have lower numbers than the transaction that restored them. Once retention
 	// has moved the horizon, the condition is also true for other rows.
-	HasRestored = "EXISTS (SELECT FROM rowcast.notifications WHERE xid >= '3' AND xid < " + since + "::text::xid8)"
+	HasRestored = "EXISTS (SELECT FROM rowcast.notifications WHERE xid >= (SELECT greatest(horizon, '3') FROM rowcast.history) AND xid < " + since + "::text::xid8)"
 
 	// early is a condition that is true for a row of case B or C.
 	early = "xid >= " + since + "::text::xid8 AND NOT (" + Assigned("notifications") + ")"

@@ -139,10 +139,10 @@ func spawnServeIn(t *testing.T, variables []string, files int, dsn string, args 
 func spawnProgram(t *testing.T, variables []string, files int, args ...string) *spawned {
 	t.Helper()
 	p := &spawned{command(t, t.TempDir(), args...), newOutput(), make(chan error, 1)}
-	if files > 0 {
-		p.cmd.Args = append([]string{"sh", "-c", `ulimit -n "$0" && exec "$@"`, strconv.Itoa(files), p.cmd.Path}, args...)
-		p.cmd.Path = "/bin/sh"
-	}
+	// ulimit -c 0: a program that ends by SIGABRT writes no core file.
+	const start = `ulimit -c 0 && { test "$0" = 0 || ulimit -n "$0"; } && exec "$@"`
+	p.cmd.Args = append([]string{"sh", "-c", start, strconv.Itoa(files), p.cmd.Path}, args...)
+	p.cmd.Path = "/bin/sh"
 	p.cmd.Env, p.cmd.Stderr = append(p.cmd.Environ(), variables...), p.err
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)

@@ -155,6 +155,17 @@ func TestServeStartsBeforeItsDatabase(t *testing.T) {
 	}
 }
 
+// A hub that starts while pg_restore is at work waits until the tables have their indexes, which pg_restore creates last.
+func TestServeWaitsForARestore(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	runSQL(t, dsn, "ALTER TABLE rowcast.epoch DROP CONSTRAINT epoch_pkey")
+	h := waiting(t, dsn)
+	h.checkWaits(t)
+	runSQL(t, dsn, "ALTER TABLE rowcast.epoch ADD PRIMARY KEY (one)")
+	h.err.await(t, `msg=listening`)
+}
+
 // A hub waits while its database answers with a temporary error or cannot be reached. The hub ends when it
 // is stopped, or when the database answers with a permanent error.
 func TestServeWaits(t *testing.T) {

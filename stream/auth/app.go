@@ -338,7 +338,12 @@ func (a *App) request(waiting context.Context, c credentials, of *requests) (v a
 	return v, err
 }
 
+// drainTime is how long the rest of an answer may take to arrive after the part that decides.
+const drainTime = 100 * time.Millisecond
+
 func (a *App) exchange(ctx context.Context, c credentials, purpose string) (answer, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	request := (&http.Request{Method: http.MethodGet, URL: a.URL, Header: c.header()}).WithContext(ctx)
 	request.Header.Set("Accept", "application/json")
 	request.Header.Set("User-Agent", a.UserAgent)
@@ -349,8 +354,11 @@ func (a *App) exchange(ctx context.Context, c credentials, purpose string) (answ
 		return answer{}, fmt.Errorf("%w: %w", errEndpoint, transportError(err))
 	}
 	defer func() {
-		// The connection can be used again only if the body was read to its end.
+		// The connection can be used again only if the body was read to its end. A body that does not end must not delay the
+		// answer.
+		stop := time.AfterFunc(drainTime, cancel)
 		_, _ = io.CopyN(io.Discard, response.Body, maxAnswer)
+		stop.Stop()
 		_ = response.Body.Close()
 	}()
 	return readResponse(response, sent, a.Mark)

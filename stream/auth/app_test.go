@@ -314,6 +314,29 @@ func TestDisconnectBeforeTheAnswer(t *testing.T) {
 	})
 }
 
+// A body that does not end does not delay an answer.
+func TestABodyOfTheAppThatDoesNotEnd(t *testing.T) {
+	t.Parallel()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.WriteHeader(http.StatusUnauthorized)
+		_ = http.NewResponseController(w).Flush()
+		<-r.Context().Done()
+	}))
+	t.Cleanup(server.Close)
+	at, err := url.Parse(server.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	app := &App{URL: at, Timeout: time.Minute, Logger: slog.New(slog.DiscardHandler), Failures: &failures.Record{}}
+	began := time.Now()
+	if _, err := app.Authenticate(newRequest(t.Context(), "Cookie", "session")); err == nil {
+		t.Error("got no error for the status 401, want an error")
+	}
+	if took := time.Since(began); took > 30*time.Second {
+		t.Errorf("the answer took %v, want less than a second", took)
+	}
+}
+
 // The connection to the app is used again after every answer, also if the hub does not need the body.
 func TestConnectionToTheAppIsUsedAgain(t *testing.T) {
 	t.Parallel()

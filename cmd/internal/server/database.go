@@ -62,6 +62,8 @@ func isTemporary(err error) bool {
 	case err == nil, errors.Is(err, listener.ErrPooled), errors.Is(err, listener.ErrStandby),
 		errors.Is(err, sql.ErrNoSchema), errors.Is(err, sql.ErrRestored), errors.Is(err, sql.ErrNoInbox), errors.Is(err, pgconn.ErrReadOnlyConnection):
 		return false
+	case errors.Is(err, listener.ErrIncomplete):
+		return true
 	}
 	if answered, ok := errors.AsType[*pgconn.PgError](err); ok {
 		return isTemporaryCode(answered.Code)

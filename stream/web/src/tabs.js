@@ -180,6 +180,7 @@ export class Tabs {
     this.#epoch = Math.max(this.#epoch + 1, this.#now());
     this.#count = 0;
     this.#heard = undefined;
+    this.#opens = false;
     this.#timers.clearAll();
     if (this.#conn) this.#say();
     else this.#connect();
