@@ -184,9 +184,9 @@ func TestManyLargeRowsTakeLongerThanTimeout(t *testing.T) {
 	check(warm, warm.read)
 }
 
-// slow puts a view in place of the table. In the view, each use of data that is an array takes the time length, except
-// in the query for the newest rows. Rows are inserted into rowcast.stored, which is the table without the constraints
-// for the size of data.
+// slow puts a view in place of the table. If the data of a row is a JSON array, each use of this data takes as long as
+// length says, except in the query for the newest rows. Rows are inserted into rowcast.stored, which is the table
+// without the constraints for the size of data.
 func slow(t *testing.T, conn *pgx.Conn, length time.Duration) {
 	t.Helper()
 	dropDataConstraints(t, conn)

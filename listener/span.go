@@ -49,7 +49,7 @@ func (s *span) add(done fetched) {
 	}
 	s.ended = append(s.ended, end{done.end, done.rows})
 	s.rows += done.rows
-	for s.rows-s.ended[0].rows > fewRows { // from ended[0] on, nearQuery would read too many rows again
+	for s.rows-s.ended[0].rows > fewRows { // after the end ended[0], there are too many rows for nearQuery
 		s.rows -= s.ended[0].rows
 		s.ended = slices.Delete(s.ended, 0, 1)
 	}

@@ -30,7 +30,8 @@ func ScriptName() string {
 //go:embed web/rowcast-inbox.js
 var InboxScript []byte
 
-// InboxStoreScript is the list of an inbox without the element, an ES module. It imports Script as "./rowcast.js".
+// InboxStoreScript is an ES module with the class RowcastInbox, the list of a user's inbox. The element <rowcast-inbox>
+// uses it, and so can a page that shows the inbox in another way. It imports Script as "./rowcast.js".
 //
 //go:embed web/rowcast-inbox-store.js
 var InboxStoreScript []byte

@@ -135,7 +135,8 @@ func spawnServeIn(t *testing.T, variables []string, files int, dsn string, args 
 	return p, "http://" + p.err.await(t, `msg=listening addr=([0-9.:]+)`)[1]
 }
 
-// spawnProgram starts the program, and ends it at the end of the test. Its other parameters are those of spawnServeIn.
+// spawnProgram starts the program with args, and ends it at the end of the test. spawnServeIn describes variables, and
+// spawnServeWith describes files.
 func spawnProgram(t *testing.T, variables []string, files int, args ...string) *spawned {
 	t.Helper()
 	p := &spawned{command(t, t.TempDir(), args...), newOutput(), make(chan error, 1)}
