@@ -122,7 +122,7 @@ func TestLongWaitsAreInThePoller(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := errors.Join(k.Wait(t.Context(), time.Now().Add(20*time.Millisecond)), k.Poll(t.Context(), time.Millisecond)); err != nil {
+	if err := errors.Join(k.Wait(t.Context(), time.Now().Add(20*time.Millisecond)), k.Poll(t.Context(), 9*time.Millisecond)); err != nil {
 		t.Fatal(err)
 	}
 	if _, idle := k.Waiting(); idle {

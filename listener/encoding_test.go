@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"strings"
 	"sync"
 	"testing"
@@ -153,17 +154,21 @@ func TestAttackNotificationsWithoutAFormInUTF8(t *testing.T) {
 func TestListensAgainAfterThePause(t *testing.T) {
 	t.Parallel()
 	dsn := odd(t, "EUC_TW")
+	var log lines
 	r := listen(t, dsn, func(l *listener.Listener) {
-		listener.SetListenPause(l, 100*time.Millisecond)
-		l.Look = time.Hour
+		listener.SetListenPause(l, time.Second)
+		l.Logger = slog.New(slog.NewTextHandler(&log, nil))
 	})
-	sleeps := func(sessions int64) func() bool {
-		return func() bool { return r.Stats.ParkLocks.Load() == sessions }
-	}
-	holdsSoon(t, "the park lock of the first session", sleeps(1))
+	holdsSoon(t, "the park lock of the first session", func() bool { return r.Stats.ParkLocks.Load() >= 1 })
 	conn := connect(t, dsn)
-	exec(t, conn, `SELECT pg_notify('rowcast', convert_from('\xa9a9', 'EUC_TW'))`)
-	holdsSoon(t, "the park lock of the second session", sleeps(2))
+	holdsSoon(t, "the pause", func() bool {
+		exec(t, conn, `SELECT pg_notify('rowcast', clock_timestamp()::text || convert_from('\xa9a9', 'EUC_TW'))`)
+		return strings.Contains(log.text(), "polling without LISTEN")
+	})
+	holdsSoon(t, "the park lock of another session", func() bool { return r.Stats.ParkLocks.Load() >= 2 })
 	insert(t, conn, "next")
 	wantData(t, r.rows(t, 1), `"next"`)
+	if n := r.Stats.Unnotified.Load(); n > 0 {
+		t.Errorf("%d rows were found without a notification, want none", n)
+	}
 }

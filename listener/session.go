@@ -88,10 +88,10 @@ func (s *session) listen(ctx context.Context) error {
 // pauseListening makes the listener poll without LISTEN for a while if a notification has ended the session. PostgreSQL
 // cannot send a notification whose payload has no form in UTF-8. It then ends the session, or the statement that runs,
 // or the protocol breaks (08P01). Any role can send such notifications again and again, and they must not stop the
-// delivery of rows.
+// delivery of rows. PgBouncer has errors with the code 08P01 too, but they name no routine of PostgreSQL.
 func (s *session) pauseListening(err error) {
 	failed, ok := errors.AsType[*pgconn.PgError](err)
-	isBroken := ok && failed.Code == "08P01" && s.link != nil && s.link.listening
+	isBroken := ok && failed.Code == "08P01" && failed.Routine != "" && s.link != nil && s.link.listening
 	if !ok || s.PollOnly || reasonOf(failed) != unreadableEncoding && !isBroken {
 		return
 	}

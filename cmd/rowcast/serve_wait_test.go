@@ -155,7 +155,7 @@ func TestServeStartsBeforeItsDatabase(t *testing.T) {
 	}
 }
 
-// A hub that starts while pg_restore is at work waits until the tables have their indexes, which pg_restore creates last.
+// A hub that starts when a table has no index, because pg_restore creates the indexes last, waits for the index.
 func TestServeWaitsForARestore(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
