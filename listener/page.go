@@ -33,6 +33,7 @@ type page struct {
 	state   state // unknown unless the query was stateQuery
 
 	historyLost bool // rowcast.history has no row: the horizon is a safe guess
+	wasted      bool // the page must not be used, and has no rows (see isWasted)
 
 	// These fields decide how many rows the next page may have.
 	full    bool // the page ends because an arm of the query has reached the limit of rows
@@ -85,6 +86,12 @@ type request struct {
 	level    level
 }
 
+// isWasted reports whether a transaction whose rows nearQuery does not look for has ended, as the snapshot of the page
+// shows. Then rows may be missing in the page.
+func (q request) isWasted(snapshot cursor.Cursor) bool {
+	return slices.ContainsFunc(q.from.Xip[:q.skipped], func(xid uint64) bool { return snapshot.Seen(xid, 0) })
+}
+
 // fetch reads a page of the rows that the listener's cursor has not seen. With the snapshot of an earlier page, it
 // continues that page's batch (rule 13). The query is not replayQuery.
 func (r *reader) fetch(q request) (page, error) {
@@ -98,8 +105,8 @@ func (r *reader) fetch(q request) (page, error) {
 // page reads a page and computes the cursor of each row.
 func (r *reader) page(q request) (page, error) {
 	p, missing, err := r.list(q)
-	if err != nil {
-		return page{}, err
+	if err != nil || p.wasted {
+		return p, err
 	}
 	if err := r.fill(&p, missing); err != nil {
 		return page{}, err
@@ -149,7 +156,7 @@ func (r *reader) collect(query string, q request, now level, inline ...any) (p p
 		if q.snapshot == nil && r.observed != nil {
 			r.observed()
 		}
-		p, missing, err = r.read(result, rows, q.epoch)
+		p, missing, err = r.read(result, rows, q)
 		return err
 	})
 	return p, missing, err
@@ -157,14 +164,17 @@ func (r *reader) collect(query string, q request, now level, inline ...any) (p p
 
 // read reads the result of a query, each arm of which returns at most limit rows. All rows of an arm come before the
 // rows of the next arm. read uses the raw values, because scanning them with pgx costs more than everything else.
-func (r *reader) read(result pgx.Rows, limit int, epoch cursor.Tag) (p page, missing []int, err error) {
+func (r *reader) read(result pgx.Rows, limit int, q request) (p page, missing []int, err error) {
 	p.rows, r.spare = r.spare, nil
 	var bytes, arm, inArm int
 	for result.Next() {
 		values := result.RawValues()
 		if values[colSnapshot] != nil {
-			if err := p.setSnapshot(values, epoch); err != nil {
+			if err := p.setSnapshot(values, q.epoch); err != nil {
 				return page{}, nil, err
+			}
+			if q.isWasted(p.end) {
+				return page{wasted: true}, nil, nil
 			}
 			continue
 		}

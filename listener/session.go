@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -232,11 +231,10 @@ func (s *session) page(snapshot *cursor.Cursor) (p page, err error) {
 	query, skipped := s.queryNow(snapshot)
 	r := request{query: query, skipped: skipped, from: s.cursor, epoch: s.epoch, snapshot: snapshot, level: s.level}
 	p, err = s.reader.fetch(r)
-	isWasted := err == nil && slices.ContainsFunc(s.cursor.Xip[:skipped], func(xid uint64) bool { return p.end.Seen(xid, 0) })
-	if isWasted {
+	if p.wasted {
 		s.span.wasted()
 	}
-	if isWasted || query.near && errors.Is(err, errNoHistory) {
+	if p.wasted || query.near && errors.Is(err, errNoHistory) {
 		r.query, r.skipped = fetchQuery, 0
 		p, err = s.reader.fetch(r)
 	}

@@ -231,7 +231,9 @@ func (w *wakeup) poll(ctx context.Context, interval time.Duration) (reason, phas
 		w.link.notified, w.link.released = false, false
 		w.link.answerCalls()
 		if interval < gapPoll {
-			w.link.setWaited(0)
+			if w.link.waited >= longWait {
+				w.link.setWaited(0)
+			}
 			nap(interval)
 		} else if err := w.link.wait(ctx, until); err != nil {
 			return 0, nil, err
