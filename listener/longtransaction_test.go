@@ -45,3 +45,29 @@ func TestRowsOfLongTransactions(t *testing.T) {
 	}
 	wantData(t, r.caughtUp(t))
 }
+
+// When such a transaction ends, the page that was read without its rows is read again. A row of this page that cannot be
+// read is counted once.
+func TestUnreadableRowAtTheEndOfALongTransaction(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	conn := connect(t, dsn)
+	exec(t, conn, "ALTER TABLE rowcast.notifications DROP CONSTRAINT recipient_is_1_to_256_bytes")
+	r := listen(t, dsn, func(l *listener.Listener) { l.Busy = math.Inf(1) })
+	r.waitForLock(t, 1)
+	long := connect(t, dsn)
+	exec(t, long, "BEGIN")
+	insert(t, long, "long")
+	for range 30 { // more rows than nearQuery may read again
+		exec(t, conn, "INSERT INTO rowcast.notifications (recipient, data) SELECT '*', '1' FROM generate_series(1, 10)")
+		r.rows(t, 10)
+	}
+	exec(t, conn, "SET rowcast.ring = off") // so that this row and the end of the transaction are seen by one fetch
+	exec(t, conn, "INSERT INTO rowcast.notifications (recipient, data) VALUES ('', '1')")
+	exec(t, long, "COMMIT")
+	wantData(t, r.rows(t, 1), `"long"`)
+	wantData(t, r.caughtUp(t))
+	if n := r.Stats.Unreadable.Load(); n != 1 {
+		t.Errorf("counted %d rows that cannot be read, want 1", n)
+	}
+}
