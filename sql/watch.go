@@ -1,7 +1,6 @@
 package sql
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -287,8 +286,13 @@ var token = regexp.MustCompile(`[eE]'(?:[^'\\]|\\(?s:.)|'')*'|'(?:[^']|'')*'|(?s
 func identifiers(expression string) (names []string) {
 	before, end := "", 0 // the last token if it is a name, and where the last token ends
 	for _, at := range token.FindAllStringSubmatchIndex(expression, -1) {
-		found := token.FindStringSubmatch(expression[at[0]:at[1]])
-		name := cmp.Or(strings.ReplaceAll(found[1], `""`, `"`), strings.ToLower(found[2]))
+		var name string
+		switch {
+		case at[2] >= 0: // in quotes
+			name = strings.ReplaceAll(expression[at[2]:at[3]], `""`, `"`)
+		case at[4] >= 0:
+			name = strings.ToLower(expression[at[4]:at[5]])
+		}
 		between := strings.TrimSpace(expression[end:at[0]])
 		isQualified := between == "." && before != "" && before != "n" && before != "o"
 		isType := strings.HasSuffix(between, "::")

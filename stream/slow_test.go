@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"rowcast/listener/feed"
 	"rowcast/stream/wire"
 )
 
@@ -59,22 +60,13 @@ func TestASlowStreamIsNotClosed(t *testing.T) {
 			f := serveFeed(t, func(s *site) { s.hub.Heartbeat, s.buffer = heartbeat, buffer })
 			c := open(t, f.site, request{recipients: []string{"alice"}, buffer: 16 << 10})
 			c.hello()
-			const size = 10_000_000
-			e := f.publish("alice", "message", text(size))
+			e := f.publish("alice", "message", text(largeSize))
 			c.skipBeats()
-			c.expect("data: \"")
-			const part, times = 24 << 10, 7
-			ticker := time.NewTicker(heartbeat)
-			defer ticker.Stop()
-			for range times {
-				<-ticker.C
-				c.expectRun('x', part)
+			c.readSlowly(heartbeat, 24<<10, e, func() {
 				if f.hub.Stats.Streams.Load() != 1 {
 					t.Fatal("the stream was closed, want it open, because the client accepts bytes")
 				}
-			}
-			c.expectRun('x', size-2-times*part)
-			c.expect("\"\nid: " + e.Cursor.String() + "\n\n")
+			})
 			f.publish("alice", "message", "1")
 			c.wantData("1")
 		})
@@ -93,21 +85,29 @@ func TestASlowPollIsNotClosed(t *testing.T) {
 		s.hub.Heartbeat, s.buffer = heartbeat, 1<<20
 		s.listen = func(socket net.Listener) net.Listener { return limitingUnsent{socket} }
 	})
-	const size = 10_000_000
-	e := f.publish("alice", "message", text(size))
+	e := f.publish("alice", "message", text(largeSize))
 	c := open(t, f.site, request{recipients: []string{"alice"}, header: start.String(), poll: true, buffer: 16 << 10})
 	c.expect(void(start.String()))
 	for c.line() != "\n" { // rowcast.hello
 	}
+	c.readSlowly(heartbeat, 96<<10, e, func() {})
+}
+
+// largeSize is the size of the event that readSlowly reads.
+const largeSize = 10_000_000
+
+// readSlowly reads a part of the event e at each of seven ticks, calls check after each part, and then reads the rest.
+func (c *client) readSlowly(tick time.Duration, part int, e feed.Row, check func()) {
+	const times = 7
 	c.expect("data: \"")
-	const part, times = 96 << 10, 7
-	ticker := time.NewTicker(heartbeat)
+	ticker := time.NewTicker(tick)
 	defer ticker.Stop()
 	for range times {
 		<-ticker.C
 		c.expectRun('x', part)
+		check()
 	}
-	c.expectRun('x', size-2-times*part)
+	c.expectRun('x', largeSize-2-times*part)
 	c.expect("\"\nid: " + e.Cursor.String() + "\n\n")
 }
 
