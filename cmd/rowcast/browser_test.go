@@ -183,6 +183,9 @@ func (p page) try(steps ...chromedp.Action[chromedp.Void]) error {
 	return chromedp.Do(ctx, steps...)
 }
 
+// pageReport is a JavaScript expression with values that help to find out why await has failed.
+const pageReport = `({ states: window.states, resets: window.resets, heard: window.heard?.length, hidden: document.hidden })`
+
 // await evaluates a JavaScript expression until its value is true. Another page may be loaded in the tab meanwhile.
 // After browserLimit, await evaluates the expression a last time, and fails the test if the value is not true.
 func (p page) await(expression string) {
@@ -194,11 +197,11 @@ func (p page) await(expression string) {
 			return
 		}
 		if last {
-			states, _ := evaluated[[]string](p, "window.states")
+			page, _ := evaluated[map[string]any](p, pageReport)
 			if err == nil {
 				err = errors.New("the value is false")
 			}
-			p.t.Fatalf("waited in vain until %s is true: %v; window.states is %q", expression, err, states)
+			p.t.Fatalf("waited in vain until %s is true: %v; of the page: %v", expression, err, page)
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -34,6 +35,9 @@ type journey struct {
 	cutter *cutter     // between the page and the hub, if the source uses it
 
 	site *httptest.Server // serves the page, and passes /events on to the hub
+	// cookie is the name of the cookie with the token. The journeys in one browser must not share a cookie, and cookies
+	// do not depend on the port, so each journey has a name of its own.
+	cookie string
 	// If signedOut is true, the site answers requests for a token with 401. Otherwise, it sends a token that expires
 	// after 2 to 3 s.
 	signedOut atomic.Bool
@@ -95,8 +99,9 @@ func newJourney(t *testing.T, dsn, source string) *journey {
 		j.site.CloseClientConnections()
 		j.site.Close()
 	})
+	j.cookie = fmt.Sprint("journey", j.site.Listener.Addr().(*net.TCPAddr).Port)
 	if strings.Contains(source, "token") || strings.Contains(source, "withCredentials") {
-		h := startHub(t, j.dsn, "--jwt-secret", secret, "--jwt-leeway", "0s", "--jwt-cookie", "journey", "--cors-origin", j.site.URL, "--retry", "200ms")
+		h := startHub(t, j.dsn, "--jwt-secret", secret, "--jwt-leeway", "0s", "--jwt-cookie", j.cookie, "--cors-origin", j.site.URL, "--retry", "200ms")
 		j.hub = &rollingHub{address: strings.TrimPrefix(h.url, "http://")}
 	} else {
 		j.hub = &rollingHub{t: t, dsn: j.dsn, address: freeAddress(t), args: []string{"--heartbeat", "1s"}}
@@ -114,7 +119,7 @@ func (j *journey) serve(w http.ResponseWriter, r *http.Request) {
 	case "/", "/other":
 		w.Header().Set("Content-Type", "text/html")
 		if strings.Contains(j.source, "withCredentials") {
-			w.Header().Set("Set-Cookie", "journey="+signed(j.t, jwt.MapClaims{"sub": cmp.Or(r.FormValue("user"), "alice"), "exp": time.Now().Add(time.Hour).Unix()}))
+			w.Header().Set("Set-Cookie", j.cookie+"="+signed(j.t, jwt.MapClaims{"sub": cmp.Or(r.FormValue("user"), "alice"), "exp": time.Now().Add(time.Hour).Unix()}))
 		}
 		_, _ = io.WriteString(w, map[string]string{"/": journeyHTML, "/other": "<!doctype html>"}[path])
 	case "/rowcast.js":
