@@ -73,9 +73,9 @@ type Listener struct {
 	// between a notification and its fetch, for at most 1 ms.
 	PollInterval time.Duration
 
-	// Look is the time without a notification after which a sleeping listener fetches. This fetch is a safety poll: it
+	// Look is the interval at which a sleeping listener fetches without a notification. Such a fetch is a safety poll: it
 	// finds rows that came without a notification (logical replication, a disabled trigger), and proves that the session
-	// is alive. The default is 1 s. A negative Look disables the safety poll, which only a test should do.
+	// is alive. The default is 1 s. A negative Look disables safety polls, which only a test should do.
 	Look time.Duration
 
 	// Busy is the number of commits a second from which on the listener polls. Quiet is the number below which it

@@ -29,7 +29,6 @@ type session struct {
 	span span // decides whether nearQuery is used
 
 	inspected time.Time // when inspect last counted the foreign rows
-	inquired  time.Time // when a page last came with the state of the server
 }
 
 // live runs the session, from the opening of its connections to its end. Its loop is the only caller of fetch.
@@ -190,7 +189,7 @@ func (s *session) fetch(ctx context.Context, why reason) (fetched, error) {
 func (s *session) readAll(ctx context.Context, done *fetched, began time.Time) error {
 	var snapshot *cursor.Cursor
 	for more := true; more; {
-		p, err := s.page(snapshot)
+		p, err := s.page(done.reason, snapshot)
 		if err != nil {
 			return err
 		}
@@ -227,8 +226,8 @@ func (s *session) readAll(ctx context.Context, done *fetched, began time.Time) e
 
 // page reads the next page. If nearQuery has left out a transaction that has ended, page drops the result and reads the
 // page again with fetchQuery. It does the same if nearQuery fails with errNoHistory.
-func (s *session) page(snapshot *cursor.Cursor) (p page, err error) {
-	query, skipped := s.queryNow(snapshot)
+func (s *session) page(why reason, snapshot *cursor.Cursor) (p page, err error) {
+	query, skipped := s.queryNow(why, snapshot)
 	r := request{query: query, skipped: skipped, from: s.cursor, epoch: s.epoch, snapshot: snapshot, level: s.level}
 	p, err = s.reader.fetch(r)
 	if p.wasted {

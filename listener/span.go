@@ -72,8 +72,8 @@ func (s *span) skip(c cursor.Cursor) (oldest int, near bool) {
 // queryNow returns the query for the next page, and how many of the oldest transactions in flight it leaves out. With
 // PollOnly, each page asks for the state. Otherwise, the listener could continue in another epoch, because its
 // connection to a pooler can outlive a restart of the server.
-func (s *session) queryNow(snapshot *cursor.Cursor) (query pageQuery, skipped int) {
-	if s.PollOnly || time.Since(s.inquired) >= s.Look {
+func (s *session) queryNow(why reason, snapshot *cursor.Cursor) (query pageQuery, skipped int) {
+	if s.PollOnly || s.wakeup.isStateDue(why) {
 		return stateQuery, 0
 	}
 	if skipped, near := s.span.skip(s.cursor); near && snapshot == nil && !s.historyLost {

@@ -12,7 +12,7 @@ import (
 )
 
 // A state is what the listener must know about the server, besides rows. A fetch reads the state together with rows, if
-// the last state is older than Look (1 s). With PollOnly, each page has the state.
+// the last state is older than Look (1 s), see isStateDue. With PollOnly, each page has the state.
 type state struct {
 	known  bool
 	holder uint32     // the process that holds the park lock; 0 if there is none
@@ -53,7 +53,7 @@ func (s *session) observe(ctx context.Context, now state) (void bool, err error)
 	if !now.known {
 		return false, nil
 	}
-	s.inquired = time.Now()
+	s.wakeup.inquired = time.Now()
 	s.wakeup.observeQueue(now.queue)
 	if now.epoch == s.epoch {
 		return false, nil
@@ -61,6 +61,14 @@ func (s *session) observe(ctx context.Context, now state) (void bool, err error)
 	s.Logger.Warn("another epoch has begun: the server behind a pooler has restarted or was replaced, or rowcast.epoch was changed")
 	err = s.link.bounded(ctx, s.resume)
 	return true, err
+}
+
+// isStateDue reports whether a fetch must read the state. Reading it takes longer than reading a row. So a fetch for
+// which the hub was woken, probably by a row, leaves it to the next safety poll, unless notifications come so often
+// that there is none.
+func (w *wakeup) isStateDue(why reason) bool {
+	age := time.Since(w.inquired)
+	return age >= 2*w.Look || age >= w.Look && why != woken
 }
 
 // observeQueue decides whether the NOTIFY queue is so full that the hub must not sleep. While a hub sleeps, every

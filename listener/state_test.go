@@ -106,3 +106,23 @@ func TestGoesOnInAnotherEpoch(t *testing.T) {
 		})
 	}
 }
+
+// Rows that come so often that no safety poll is ever due do not keep the hub from reading the state.
+func TestTheStateIsReadWhileRowsCome(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	conn := connect(t, dsn)
+	hub := listen(t, dsn, func(l *listener.Listener) { l.Look = 200 * time.Millisecond })
+	hub.waitForLock(t, 1)
+	insert(t, conn, "before")
+	hub.rows(t, 1)
+	before := hub.last.Cursor.Epoch
+	exec(t, conn, "TRUNCATE rowcast.epoch")
+	for deadline := time.Now().Add(limit); hub.last.Cursor.Epoch == before; {
+		insert(t, conn, "after")
+		hub.rows(t, 1)
+		if time.Now().After(deadline) {
+			t.Fatalf("the hub has not noticed the new epoch within %v", limit)
+		}
+	}
+}

@@ -32,13 +32,14 @@ type wakeup struct {
 	open func(context.Context) (*parkLock, error) // opens the second connection, when the first fetch has succeeded
 	lock *parkLock                                // nil before open is called, and with PollOnly
 
-	phase   phase
-	took    time.Duration // how long the last fetch took
-	idle    idleMeter
-	pace    pace
-	crowded bool    // the NOTIFY queue is so full that the hub must not sleep
-	attempt attempt // the present attempt to take the park lock
-	holder  uint32  // the process that holds the park lock while this hub relies on it
+	phase    phase
+	took     time.Duration // how long the last fetch took
+	idle     idleMeter
+	pace     pace
+	crowded  bool      // the NOTIFY queue is so full that the hub must not sleep
+	inquired time.Time // when a page last came with the state of the server
+	attempt  attempt   // the present attempt to take the park lock
+	holder   uint32    // the process that holds the park lock while this hub relies on it
 }
 
 // A phase is what the listener does between two fetches. It returns when the next fetch is due, with the reason for the
@@ -57,7 +58,7 @@ const (
 	inQueue                     // the hub waits in the queue for the park lock, and polls slowly
 	queueEnded                  // the wait in the queue has ended without the park lock
 	woken                       // a notification came, or CatchUp was called, while the hub slept
-	safetyPoll                  // the hub slept for the time Look without a notification
+	safetyPoll                  // the hub slept or was about to sleep, and its last state of the server is older than Look
 )
 
 // fetched describes a fetch for the phase that follows it.
@@ -324,7 +325,10 @@ func (w *wakeup) rely(ctx context.Context, last fetched) (reason, phase, error) 
 // sleep waits until the hub is woken, until a safety poll is due, or until lost reports that the hub would no longer be
 // notified.
 func (w *wakeup) sleep(ctx context.Context, lost func() (bool, error)) (reason, error) {
-	due := time.Now().Add(w.Look)
+	due := w.inquired.Add(w.Look)
+	if !time.Now().Before(due) && !w.link.isCalled() { // rows have always ended the sleep before a safety poll was due
+		return safetyPoll, nil
+	}
 	for {
 		if err := w.link.wait(ctx, due); err != nil {
 			return 0, err

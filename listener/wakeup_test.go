@@ -3,6 +3,7 @@ package listener
 import (
 	"errors"
 	"testing"
+	"time"
 )
 
 // If the last fetch has read the state of the server, a hub that is about to sleep again checks whether the same
@@ -19,6 +20,34 @@ func TestSleepingHubChecksTheHolder(t *testing.T) {
 		if why, _, err := w.rely(t.Context(), last); why != lockLost || err != nil {
 			t.Errorf("the hub relies on process 7, and the server reports process %d: got reason %d and error %v, want %d (lockLost) and no error",
 				holder, why, err, lockLost)
+		}
+	}
+}
+
+// Reading the state of the server takes longer than reading a row, so it does not delay the row that has woken the hub.
+func TestTheStateDoesNotDelayARow(t *testing.T) {
+	t.Parallel()
+	l := &Listener{Look: time.Hour}
+	for _, c := range []struct {
+		age  time.Duration
+		why  reason
+		want bool
+	}{
+		{l.Look - time.Minute, safetyPoll, false},
+		{l.Look + time.Minute, woken, false},
+		{l.Look + time.Minute, safetyPoll, true},
+		{l.Look + time.Minute, pollDue, true},
+		{2*l.Look + time.Minute, woken, true},
+	} {
+		s := session{Listener: l, wakeup: &wakeup{Listener: l, link: &link{}, inquired: time.Now().Add(-c.age)}}
+		if query, _ := s.queryNow(c.why, nil); (query.full == stateQuery.full) != c.want {
+			t.Errorf("the last state is %v old, the reason to fetch is %d: the query asks for the state is %t, want %t", c.age, c.why, !c.want, c.want)
+		}
+		if c.age < l.Look {
+			continue
+		}
+		if why, err := s.wakeup.sleep(t.Context(), nil); why != safetyPoll || err != nil {
+			t.Errorf("the last state is %v old: sleep returns reason %d and error %v, want %d (safetyPoll) and no error", c.age, why, err, safetyPoll)
 		}
 	}
 }

@@ -60,8 +60,9 @@ func (b *Bench) steady(ctx context.Context, d design, rates []float64, seconds f
 	}
 	users := int64(s.streams)
 	for i, rate := range rates {
-		// At least 40 rows (5 in a quick run), and at most 12,000, so that a slow design does not take too long.
-		rows := min(max(int64(rate*pick(b, seconds, 0.2)), pick(b, int64(40), 5)), 12_000)
+		// At least 200 rows (5 in a quick run), because with fewer rows the 99th percentile is only the slowest or second
+		// slowest row. At most 12,000, so that a slow design does not take too long.
+		rows := min(max(int64(rate*pick(b, seconds, 0.2)), pick(b, int64(200), 5)), 12_000)
 		t, err := s.run(ctx, load{Rows: rows, Rate: rate, Users: users})
 		if err != nil {
 			return err
