@@ -203,7 +203,8 @@ var scriptName = stream.ScriptName()
 // browsers may cache the script for a year. At any other URL, even with the hash of another version, browsers must ask
 // each time whether the script has changed. Pages of all origins may load it, because it is public. If the CORS
 // middleware has allowed the origin, the header of the middleware stays, because "*" does not allow a request with
-// cookies.
+// cookies. Ranges are ignored: a request of 16 KiB could ask for thousands of them, and its answer would be many times
+// as long as the script.
 func serveScript(script []byte) http.HandlerFunc {
 	sum := sha256.Sum256(script)
 	tag := `"` + hex.EncodeToString(sum[:8]) + `"`
@@ -219,6 +220,7 @@ func serveScript(script []byte) http.HandlerFunc {
 			w.Header().Set("Cache-Control", "public, max-age=31536000, immutable")
 		}
 		w.Header().Set("ETag", tag)
+		r.Header.Del("Range")
 		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(script))
 	}
 }

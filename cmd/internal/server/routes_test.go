@@ -11,6 +11,8 @@ import (
 
 	"github.com/go-chi/chi/v5"
 	"github.com/jackc/pgx/v5"
+
+	"rowcast/stream"
 )
 
 // A handler that panics ends only its own request. The log contains the stack.
@@ -47,6 +49,19 @@ func TestPanicEndsOneRequest(t *testing.T) {
 	server.Close()
 	if got := log.String(); !strings.Contains(got, `msg="a request handler panicked" path=/panic panic=oops stack=`) || !strings.Contains(got, "routes_test.go") || strings.Count(got, "\n") > 10 {
 		t.Errorf("got the log\n%s\nwant the panic with its stack, and at most 10 lines", got)
+	}
+}
+
+// The answer to a request for many ranges of a script is the script. An answer with the ranges would be much longer.
+func TestRangesOfScriptsAreIgnored(t *testing.T) {
+	t.Parallel()
+	public, _ := New(&pgx.ConnConfig{}, slog.New(slog.DiscardHandler)).routers()
+	r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/rowcast.js", nil)
+	r.Header.Set("Range", "bytes="+strings.Repeat("0-0,", 3000)+"0-0")
+	w := httptest.NewRecorder()
+	public.ServeHTTP(w, r)
+	if w.Code != http.StatusOK || !bytes.Equal(w.Body.Bytes(), stream.Script) {
+		t.Errorf("got the status %d and %d bytes, want 200 and the script of %d bytes", w.Code, w.Body.Len(), len(stream.Script))
 	}
 }
 
