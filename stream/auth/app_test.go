@@ -206,6 +206,28 @@ func TestCacheIsBounded(t *testing.T) {
 	})
 }
 
+// Expired answers are removed from the cache, even if no other answer is added. Otherwise, a user who sends many
+// requests with different topics would use memory of the hub forever.
+func TestExpiredAnswersAreRemoved(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		a := newFakeApp(acceptCookie)
+		for _, cookie := range []string{"alice", "bob"} {
+			_, _ = a.withCookie(t, cookie)
+			time.Sleep(cacheTime / 2)
+		}
+		if _, _ = a.withCookie(t, "bob"); a.requests.Load() != 2 {
+			t.Errorf("%d requests for two users, want 2: an answer that has not expired was removed", a.requests.Load())
+		}
+		time.Sleep(2 * cacheTime)
+		a.cache.mu.Lock()
+		defer a.cache.mu.Unlock()
+		if n := len(a.cache.answers); n > 0 {
+			t.Errorf("the cache still has %d answers that have expired, want 0", n)
+		}
+	})
+}
+
 // Requests with the same credentials at the same time share one request to the app. If the first client disconnects,
 // the other clients still get the answer.
 func TestConcurrentRequestsShareOne(t *testing.T) {

@@ -7,10 +7,12 @@ import (
 )
 
 // A cache keeps the answers that accept a client, each for up to a second, because a page may open several streams at
-// once. Denials are not kept, because the user may be about to sign in.
+// once. Denials are not kept, because the user may be about to sign in. Expired answers are removed within a second,
+// because an answer with many groups can use 30 KB.
 type cache struct {
-	mu      sync.Mutex
-	answers map[[sha256.Size]byte]cached
+	mu       sync.Mutex
+	answers  map[[sha256.Size]byte]cached
+	sweeping bool // sweep will be called
 }
 
 type cached struct {
@@ -42,16 +44,37 @@ func (c *cache) remove(of [sha256.Size]byte) {
 func (c *cache) put(of [sha256.Size]byte, v answer) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	now := time.Now()
 	if len(c.answers) >= cacheSize {
-		for hash, old := range c.answers {
-			if now.After(old.until) {
-				delete(c.answers, hash)
-			}
-		}
+		c.removeExpired()
 	}
 	if c.answers == nil || len(c.answers) >= cacheSize {
 		c.answers = make(map[[sha256.Size]byte]cached)
 	}
-	c.answers[of] = cached{v, now.Add(cacheTime)}
+	c.answers[of] = cached{v, time.Now().Add(cacheTime)}
+	if !c.sweeping {
+		c.sweeping = true
+		time.AfterFunc(cacheTime, c.sweep)
+	}
+}
+
+// sweep removes expired answers, now and each second until the cache is empty.
+func (c *cache) sweep() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.removeExpired()
+	if c.sweeping = len(c.answers) > 0; c.sweeping {
+		time.AfterFunc(cacheTime, c.sweep)
+	} else {
+		c.answers = nil // a map does not release memory otherwise
+	}
+}
+
+// removeExpired removes the expired answers. The caller holds the lock.
+func (c *cache) removeExpired() {
+	now := time.Now()
+	for hash, old := range c.answers {
+		if !now.Before(old.until) {
+			delete(c.answers, hash)
+		}
+	}
 }
