@@ -133,8 +133,9 @@ func (a *App) init() {
 }
 
 // ownTransport returns a copy of http.DefaultTransport, so that no other user of http.DefaultTransport can close its
-// connections. idle is the largest number of idle connections to a host; 0 means the default. If the program has
-// replaced http.DefaultTransport by another type, ownTransport returns it unchanged.
+// connections. idle is the largest number of idle connections to a host; 0 means the default. The header of a response
+// is limited to 64 KiB. The default is 10 MiB, which can use 200 MB of memory if the lines of the header are short. If
+// the program has replaced http.DefaultTransport by another type, ownTransport returns it unchanged.
 func ownTransport(idle int) http.RoundTripper {
 	shared, ok := http.DefaultTransport.(*http.Transport)
 	if !ok {
@@ -142,6 +143,7 @@ func ownTransport(idle int) http.RoundTripper {
 	}
 	own := shared.Clone()
 	own.MaxIdleConnsPerHost = idle
+	own.MaxResponseHeaderBytes = 64 << 10
 	return own
 }
 

@@ -228,6 +228,26 @@ func TestExpiredAnswersAreRemoved(t *testing.T) {
 	})
 }
 
+// An answer with a very long header is an error. The header does not use much memory.
+func TestAHeaderOfTheAppIsBounded(t *testing.T) {
+	t.Parallel()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		for range 20_000 {
+			w.Header().Add("X", "")
+		}
+		_, _ = io.WriteString(w, acceptance("alice", 300))
+	}))
+	t.Cleanup(server.Close)
+	at, err := url.Parse(server.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	app := &App{URL: at, Logger: slog.New(slog.DiscardHandler), Failures: &failures.Record{}}
+	if _, err := app.Authenticate(newRequest(t.Context(), "Cookie", "session")); !errors.Is(err, errEndpoint) {
+		t.Errorf("got the error %v, want %v", err, errEndpoint)
+	}
+}
+
 // Requests with the same credentials at the same time share one request to the app. If the first client disconnects,
 // the other clients still get the answer.
 func TestConcurrentRequestsShareOne(t *testing.T) {

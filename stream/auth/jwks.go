@@ -32,6 +32,7 @@ const (
 	jwksUnknown  = 10 * time.Second // the minimum time between two reads because of an unknown kid
 	jwksTimeout  = 5 * time.Second
 	jwksMaxBytes = 1 << 20
+	jwksMaxKeys  = 100 // a token that names no key is checked with each key of the set
 	jwksFormer   = 100 // the maximum number of withdrawn keys that are kept
 )
 
@@ -264,6 +265,9 @@ func readSet(body io.Reader) ([]json.RawMessage, error) {
 	}
 	if err := json.Unmarshal(text, &set); err != nil || set.Keys == nil {
 		return nil, errors.New(`the answer is not a JSON Web Key Set: {"keys": […]}`)
+	}
+	if len(set.Keys) > jwksMaxKeys {
+		return nil, fmt.Errorf("the set has %d keys, and may have %d", len(set.Keys), jwksMaxKeys)
 	}
 	return set.Keys, nil
 }

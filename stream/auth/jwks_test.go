@@ -3,10 +3,12 @@ package auth
 import (
 	"bytes"
 	"context"
+	"crypto/rsa"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"math/big"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -100,6 +102,48 @@ func countLines(log *bytes.Buffer, text, attribute string) (n int) {
 		}
 	}
 	return n
+}
+
+// A set with too many keys is an error, and the keys that were read before stay valid. Without this limit, a token that
+// names no key could cost the hub a second of CPU time.
+func TestNumberOfKeysIsBounded(t *testing.T) {
+	t.Parallel()
+	const key = `{"kty":"OKP","crv":"Ed25519","kid":"%d","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}`
+	var published atomic.Int32
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		keys := make([]string, published.Load())
+		for i := range keys {
+			keys[i] = fmt.Sprintf(key, i)
+		}
+		_, _ = fmt.Fprintf(w, `{"keys":[%s]}`, strings.Join(keys, ","))
+	}))
+	t.Cleanup(server.Close)
+	log := &bytes.Buffer{}
+	j := newSet(t, server.URL, slog.New(slog.NewTextHandler(log, nil)))
+	for _, step := range []struct {
+		published int32
+		ok        bool
+	}{{jwksMaxKeys, true}, {jwksMaxKeys + 1, false}} {
+		published.Store(step.published)
+		ok := j.read(t.Context())
+		if valid, _ := j.KeyReadAll(t.Context()); ok != step.ok || len(valid) != jwksMaxKeys {
+			t.Errorf("a set with %d keys: got %v and %d valid keys, want %v and %d", step.published, ok, len(valid), step.ok, jwksMaxKeys)
+		}
+	}
+	if !strings.Contains(log.String(), "the set has 101 keys, and may have 100") {
+		t.Errorf("got the log %s, want the reason", log)
+	}
+}
+
+// An RSA key is not supported if it is too short to be safe, or so long that a token takes seconds to verify.
+func TestLengthOfRSAKeys(t *testing.T) {
+	t.Parallel()
+	for bits, supported := range map[uint]bool{2047: false, 2048: true, 16384: true, 16385: false} {
+		modulus := new(big.Int).Lsh(big.NewInt(1), bits-1)
+		if got := len(Algorithms(&rsa.PublicKey{N: modulus, E: 65537})) > 0; got != supported {
+			t.Errorf("a key of %d bits: got %v, want %v", bits, got, supported)
+		}
+	}
 }
 
 // A redirect is not followed, because keys from another address must not be trusted. The log does not contain the

@@ -92,17 +92,18 @@ func parsePublicKey(block *pem.Block) (public crypto.PublicKey, err error) {
 }
 
 // ErrKeyKind reports a key that is not supported.
-var ErrKeyKind = errors.New("the key is not supported: use RSA with at least 2048 bits, ECDSA on P-256, P-384 or P-521, or Ed25519")
+var ErrKeyKind = errors.New("the key is not supported: use RSA with at least 2048 bits and at most 16384 bits, ECDSA on P-256, P-384 or P-521, or Ed25519")
 
 // publicAlgorithms are the algorithms of all supported public keys.
 var publicAlgorithms = []string{"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"}
 
 // Algorithms returns the algorithms of the tokens that a public key may verify. It returns nil if the key is not
-// supported.
+// supported. The time that an RSA key takes to verify a token grows with the square of its length, so very long keys are
+// not supported.
 func Algorithms(public crypto.PublicKey) []string {
 	switch k := public.(type) {
 	case *rsa.PublicKey:
-		if k.N.BitLen() >= 2048 {
+		if bits := k.N.BitLen(); bits >= 2048 && bits <= 16384 {
 			return publicAlgorithms[:6]
 		}
 	case *ecdsa.PublicKey:
