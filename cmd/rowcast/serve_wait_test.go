@@ -2,6 +2,7 @@ package main_test
 
 import (
 	"encoding/binary"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -14,6 +15,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+
+	"github.com/jackc/pgx/v5"
 
 	"rowcast/sql/dbtest"
 )
@@ -153,6 +156,34 @@ func TestServeStartsBeforeItsDatabase(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A hub that starts during a failover, when the primary cannot be reached and its standby has not been promoted yet,
+// waits for the promotion.
+func TestServeStartsDuringAFailover(t *testing.T) {
+	t.Parallel()
+	primary := dbtest.Cluster(t)
+	migrate(t, primary.DSN("postgres"))
+	standby := dbtest.Standby(t, primary)
+	if err := primary.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	first, err := pgx.ParseConfig(primary.DSN("postgres"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	second, err := pgx.ParseConfig(standby.DSN("postgres"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	query := url.Values{
+		"host": {first.Host + "," + second.Host}, "port": {fmt.Sprintf("%d,%d", first.Port, second.Port)}, "target_session_attrs": {"read-write"},
+	}
+	h := waiting(t, "postgres://"+second.User+"@/postgres?"+query.Encode())
+	h.err.await(t, `\(a server answers, but it is a standby or read-only, and target_session_attrs asks for the primary\)" retry_in=`)
+	h.checkWaits(t)
+	runSQL(t, standby.DSN("postgres"), "SELECT pg_promote()")
+	h.err.await(t, `msg=listening`)
 }
 
 // A hub that starts when a table has no index, because pg_restore creates the indexes last, waits for the index.

@@ -63,6 +63,8 @@ func (f Flags) hint(failed *pgconn.ConnectError) string {
 		return "check the user in the database URL or PGUSER, and whether pg_hba.conf of the server allows the connection"
 	case code == "3D000": // invalid_catalog_name
 		return "create the database with CREATE DATABASE, or name another one in the database URL or PGDATABASE"
+	case errors.Is(failed, pgconn.ErrReadOnlyConnection) || errors.Is(failed, pgconn.ErrStandbyConnection):
+		return "a server answers, but it is a standby or read-only, and target_session_attrs asks for the primary"
 	}
 	return ""
 }

@@ -56,11 +56,12 @@ func (s *Server) awaitDatabase(ctx context.Context, addr net.Addr) error {
 
 // isTemporary reports whether an error of the first connection may disappear without the operator, because the database
 // is still starting, for example. A wrong password, a missing database, schema or inbox, an invalid certificate, a
-// standby and a pooler are not temporary.
+// standby and a pooler are not temporary. If there are several hosts and one of them has a temporary error, the error is
+// temporary, even if another host is a standby: it may become the primary.
 func isTemporary(err error) bool {
 	switch {
 	case err == nil, errors.Is(err, listener.ErrPooled), errors.Is(err, listener.ErrStandby),
-		errors.Is(err, sql.ErrNoSchema), errors.Is(err, sql.ErrRestored), errors.Is(err, sql.ErrNoInbox), errors.Is(err, pgconn.ErrReadOnlyConnection):
+		errors.Is(err, sql.ErrNoSchema), errors.Is(err, sql.ErrRestored), errors.Is(err, sql.ErrNoInbox):
 		return false
 	case errors.Is(err, listener.ErrIncomplete):
 		return true

@@ -3,12 +3,15 @@ package server
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"os"
 	"syscall"
 	"testing"
+
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"rowcast/listener"
 	"rowcast/sql"
@@ -37,6 +40,13 @@ func TestIsTemporary(t *testing.T) {
 		{&tls.CertificateVerificationError{}, false},
 		{listener.ErrPooled, false},
 		{listener.ErrStandby, false},
+		{pgconn.ErrReadOnlyConnection, false},
+		{pgconn.ErrStandbyConnection, false},
+		// The first host, which was the primary, cannot be reached, and the second host has not been promoted yet.
+		{errors.Join(connecting(syscall.ECONNREFUSED), pgconn.ErrReadOnlyConnection), true},
+		{errors.Join(connecting(syscall.ECONNREFUSED), pgconn.ErrStandbyConnection), true},
+		{errors.Join(&pgconn.PgError{Code: "57P03"}, pgconn.ErrReadOnlyConnection), true},
+		{errors.Join(&pgconn.PgError{Code: "28P01"}, pgconn.ErrReadOnlyConnection), false},
 		{sql.ErrNoSchema, false},
 	} {
 		for _, err := range []error{tt.err, fmt.Errorf("connect: %w", tt.err)} {
