@@ -34,8 +34,8 @@ func TestDjangoTestDatabase(t *testing.T) {
 	app.wantInstalled(app.conn)
 }
 
-// Rails loads structure.sql or schema.rb into the test database, and then the test helper runs rowcast.sql. The tests
-// of the app check the tables before and after.
+// Rails loads structure.sql or schema.rb into the test database and into a database for each process that runs tests.
+// The test helper then runs rowcast.sql in all of them. The tests of the app check the tables before and after.
 func TestRailsTestDatabase(t *testing.T) {
 	t.Parallel()
 	ruby := dbtest.Interpreter(t, "ruby", `require "rails"; require "active_record"; require "pg"; require "database_cleaner"`,
@@ -133,9 +133,13 @@ func newApp(t *testing.T, framework, file string) app {
 	run(t, conn, "ALTER ROLE "+role+" CREATEDB")
 	run(t, conn, "ALTER DATABASE "+database+" OWNER TO "+role)
 	run(t, conn, "ALTER SCHEMA public OWNER TO "+role)
-	test := pgx.Identifier{"test_" + conn.Config().Database}.Sanitize()
 	t.Cleanup(func() {
-		for _, statement := range []string{"DROP DATABASE IF EXISTS " + test + " WITH (FORCE)", "ALTER DATABASE " + database + " OWNER TO current_user"} {
+		statements := []string{"ALTER DATABASE " + database + " OWNER TO current_user"}
+		for _, process := range []string{"", "-0", "-1"} { // Rails has a database for each process that runs tests
+			test := pgx.Identifier{"test_" + conn.Config().Database + process}.Sanitize()
+			statements = append(statements, "DROP DATABASE IF EXISTS "+test+" WITH (FORCE)")
+		}
+		for _, statement := range statements {
 			if _, err := conn.Exec(context.WithoutCancel(t.Context()), statement); err != nil {
 				t.Errorf("%s: %v", statement, err)
 			}

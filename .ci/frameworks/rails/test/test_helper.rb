@@ -12,4 +12,6 @@ end
 
 BEFORE = counts
 
+ActiveSupport::TestCase.parallelize(workers: 2)
+
 # README
