@@ -11,6 +11,7 @@ import (
 
 	"github.com/golang-jwt/jwt/v5"
 
+	"rowcast/sql/dbtest"
 	"rowcast/stream/sse"
 )
 
@@ -23,12 +24,12 @@ type received struct {
 // receiveAll opens a stream and returns its events after it has ended. headers are the name and value of one header.
 func receiveAll(t *testing.T, h *hub, headers ...string) (events []received) {
 	t.Helper()
-	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, h.url+"/events", nil)
+	request, err := http.NewRequestWithContext(dbtest.Context(t), http.MethodGet, h.url+"/events", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	request.Header.Set(headers[0], headers[1])
-	response, err := client.Do(request)
+	response, err := streamClient.Do(request)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -50,7 +50,7 @@ func (c *eventSource) stream(ctx context.Context) error {
 	if c.from != "" {
 		request.Header.Set("X-Forwarded-For", c.from)
 	}
-	response, err := client.Do(request)
+	response, err := streamClient.Do(request)
 	if err != nil {
 		return err
 	}

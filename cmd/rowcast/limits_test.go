@@ -84,7 +84,7 @@ func TestEventsFitIntoAScanner(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	response, err := client.Do(request)
+	response, err := streamClient.Do(request)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -153,7 +153,7 @@ func (h *hub) streamOf(t *testing.T, who [2]string) <-chan string {
 	if who[1] != "" {
 		request.Header.Set("X-Forwarded-For", who[1])
 	}
-	response, err := client.Do(request)
+	response, err := streamClient.Do(request)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -24,7 +24,7 @@ func TestPollingBehindProxiesThatBuffer(t *testing.T) {
 	t.Parallel()
 	c := newCast(t)
 	held := holdResponses(t, c.nginx.url+"/buffered")
-	ctx, cancel := context.WithTimeout(t.Context(), 2*waitLimit) // ends the clients if they miss the last row
+	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	var all []*roller
 	var greeted, running sync.WaitGroup
@@ -42,6 +42,8 @@ func TestPollingBehindProxiesThatBuffer(t *testing.T) {
 	}
 	greeted.Wait()
 	rows := c.roll()
+	late := time.AfterFunc(waitLimit, cancel) // ends the clients if they miss the last row
+	defer late.Stop()
 	running.Wait()
 	answers := 0
 	for i, r := range all {
@@ -78,7 +80,7 @@ func TestStreamBehindAProxyThatBuffers(t *testing.T) {
 	dsn := dbtest.Database(t)
 	h := serve(t, dsn)
 	proxy := holdResponses(t, h.url+"/events")
-	ctx, cancel := context.WithCancel(t.Context())
+	ctx, cancel := context.WithCancel(dbtest.Context(t))
 	defer cancel()
 	received := make(chan error, 1)
 	stream := eventSource{url: proxy + "?uid=alice", onEvent: func(e sse.Event) { received <- fmt.Errorf("received %v", e) }}
@@ -161,8 +163,8 @@ func TestManyPollsWait(t *testing.T) {
 	t.Parallel()
 	const files, polls = 256, 40 // a hub that may open 256 files allows 32 idle connections
 	dsn := dbtest.Database(t)
-	_, url := spawnServeWith(t, files, dsn, "--heartbeat=20s")
-	client := http.Client{Transport: &http.Transport{}, Timeout: waitLimit}
+	_, url := spawnServeWith(t, files, dsn, "--heartbeat=5m")
+	client := http.Client{Transport: &http.Transport{}, Timeout: 4 * waitLimit}
 	t.Cleanup(client.CloseIdleConnections)
 	present := firstPoll(t, url)
 	answers := make(chan error, polls)

@@ -161,6 +161,10 @@ func startHub(t *testing.T, dsn string, args ...string) *hub {
 // client does not keep idle connections, so that none outlives a test.
 var client = http.Client{Transport: &http.Transport{DisableKeepAlives: true, DisableCompression: true}, Timeout: waitLimit}
 
+// streamClient is a client for streams. It limits only the time until an answer begins, because the Timeout of client
+// would also end a stream that is open for longer. A test must limit the time in which it reads a stream.
+var streamClient = http.Client{Transport: &http.Transport{DisableKeepAlives: true, DisableCompression: true, ResponseHeaderTimeout: waitLimit}}
+
 // An answer is a response whose body has been read.
 type answer struct {
 	status int
@@ -233,9 +237,15 @@ func receive[T any](t testing.TB, channel <-chan T, what string) (value T, ok bo
 // waitFor waits until a condition is true.
 func waitFor(t testing.TB, what string, isSo func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(waitLimit); !isSo(); time.Sleep(10 * time.Millisecond) {
+	waitWithin(t, waitLimit, what, isSo)
+}
+
+// waitWithin is waitFor with another limit.
+func waitWithin(t testing.TB, limit time.Duration, what string, isSo func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(limit); !isSo(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("waited %v for %s", waitLimit, what)
+			t.Fatalf("waited %v for %s", limit, what)
 		}
 	}
 }

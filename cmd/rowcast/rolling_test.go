@@ -112,7 +112,7 @@ func (c *cast) wantClients() {
 // wantStream checks that nginx passes a request to a hub as soon as the hubs have restarted.
 func (c *cast) wantStream() {
 	c.t.Helper()
-	ctx, cancel := context.WithCancel(c.t.Context())
+	ctx, cancel := context.WithCancel(dbtest.Context(c.t))
 	defer cancel()
 	var got []sse.Event
 	visitor := eventSource{url: c.nginx.url + "/events?uid=nobody", onEvent: func(e sse.Event) {
@@ -197,7 +197,8 @@ func TestRollingRestart(t *testing.T) {
 	t.Parallel()
 	const clients = 60
 	c := newCast(t)
-	ctx, cancel := context.WithTimeout(t.Context(), waitLimit) // ends the clients if they miss the last row
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
 	var all [clients]*roller
 	var greeted, heard, running sync.WaitGroup
 	greeted.Add(clients)
@@ -216,6 +217,8 @@ func TestRollingRestart(t *testing.T) {
 	}
 	greeted.Wait()
 	rows := c.roll()
+	late := time.AfterFunc(waitLimit, cancel) // ends the clients if they miss the last row
+	defer late.Stop()
 	heard.Wait()
 	cancel()
 	running.Wait()

@@ -44,13 +44,15 @@ func TestThousandsOfStreamsEnd(t *testing.T) {
 
 	leavers := make([]*leaver, group)
 	var greeted, ended sync.WaitGroup
+	ctx := dbtest.Context(t)
 	greeted.Add(group)
 	for i := range leavers {
-		l := &leaver{greeted: greeted.Done}
+		l := &leaver{greeted: sync.OnceFunc(greeted.Done)}
 		l.url, l.onEvent = url+"/events?uid=alice", l.record
 		leavers[i] = l
 		ended.Go(func() {
-			l.err = l.stream(t.Context())
+			defer l.greeted()
+			l.err = l.stream(ctx)
 			l.ended = time.Now()
 		})
 	}
