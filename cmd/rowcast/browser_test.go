@@ -65,6 +65,7 @@ func startBrowser(t *testing.T, more ...chromedp.ExecAllocatorOption) browser {
 		chromedp.UserDataDir(t.TempDir()),
 		chromedp.NoSandbox, // Chromium's sandbox does not work as root and in most containers, and only the pages of the tests are loaded
 		chromedp.DisableGPU,
+		chromedp.WSURLReadTimeout(startLimit), // by default, chromedp waits 20 s for the start
 		chromedp.Flag("disable-quic", true),
 		chromedp.Flag("disable-component-update", true),
 		chromedp.Flag("host-resolver-rules", "MAP "+foreignHost+" 127.0.0.1"),

@@ -177,7 +177,7 @@ func driveFirefox(t *testing.T) browser {
 	program, home := newFirefox(t, `user_pref("marionette.port", 0);`)
 	startInBrowser(t, home, nil, program, "--headless", "--no-remote", "--marionette", "--profile", home, "about:blank")
 	var port []byte
-	waitFor(t, "the port of Firefox's Marionette", func() (found bool) {
+	waitWithin(t, startLimit, "the port of Firefox's Marionette", func() (found bool) {
 		port, _ = os.ReadFile(filepath.Join(home, "MarionetteActivePort"))
 		return len(port) > 0
 	})
@@ -284,7 +284,7 @@ func driveWebKit(t *testing.T) browser {
 	address := fmt.Sprintf("127.0.0.1:%d", dbtest.Port(t))
 	_, port, _ := net.SplitHostPort(address)
 	startInBrowser(t, home, startDisplay(t), program, "--host=127.0.0.1", "--port="+port)
-	waitFor(t, "WebKitWebDriver to listen", func() bool {
+	waitWithin(t, startLimit, "WebKitWebDriver to listen", func() bool {
 		conn, err := net.Dial("tcp", address)
 		if err == nil {
 			conn.Close()
