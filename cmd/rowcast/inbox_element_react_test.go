@@ -64,7 +64,7 @@ func testElementReact(t *testing.T, s *inboxStage) {
 	s.insertFor("bob", "for bob")
 	streams := func(n int64) {
 		t.Helper()
-		waitFor(t, fmt.Sprintf("%d open streams", n), func() bool { return s.streams.Load() == n })
+		waitWithin(t, browserLimit, fmt.Sprintf("%d open streams", n), func() bool { return s.streams.Load() == n })
 	}
 	p := s.visit("/react", "")
 	const open = `window.bell?.store?.state === "open" && stores.at(-1).state === "open" && document.querySelector("output").textContent === "1" &&

@@ -22,7 +22,7 @@ const withTwoSources = `(() => {
 
 func hearTwice(j *journey) {
 	killHub(j)
-	waitFor(j.t, "one stream", func() bool { return metric(j.t, "http://"+j.hub.address, "rowcast_streams") == 1 })
+	waitWithin(j.t, browserLimit, "one stream", func() bool { return metric(j.t, "http://"+j.hub.address, "rowcast_streams") == 1 })
 	j.page.await("heard.length === twice.length")
 	// Rows are inserted all the time, so one of the sources can be ahead by now.
 	lists := value[[2][]int](j.page, "[heard, twice]")
@@ -120,7 +120,7 @@ func testBackground(t *testing.T) {
 		chromedp.Flag("disable-renderer-backgrounding", false),
 		chromedp.Flag("enable-features", "IntensiveWakeUpThrottling:grace_period_seconds/1"),
 	)
-	j := newJourney(t, dbtest.Database(t), sameOrigin)
+	j := newJourney(t, dbtest.Database(t), sameOrigin, "--heartbeat", "10s")
 	j.page = chromium.open(t, j.site.URL)
 	j.page.await("window.source?.state === 'open'")
 	j.travel(func(j *journey) {

@@ -39,7 +39,7 @@ type journey struct {
 	// do not depend on the port, so each journey has a name of its own.
 	cookie string
 	// If signedOut is true, the site answers requests for a token with 401. Otherwise, it sends a token that expires
-	// after 2 to 3 s.
+	// after 9 to 10 s. The page renews it after half of this time.
 	signedOut atomic.Bool
 }
 
@@ -90,8 +90,10 @@ var journeyScripts = map[string]string{
 
 // newJourney starts a hub, a proxy that can cut streams, and a site. source is a JavaScript expression for the
 // RowcastSource of the page. In it, HUB and CUTTER stand for the URLs of the hub and of the proxy, and CURSOR for the
-// cursor of the database before the first row.
-func newJourney(t *testing.T, dsn, source string) *journey {
+// cursor of the database before the first row. args are more arguments of the hub, if it does not require tokens. By
+// default, its heartbeat interval is 1 s. On a slow machine, such a stream may be delayed or given up at any time, so a
+// test that does not allow this needs a longer interval.
+func newJourney(t *testing.T, dsn, source string, args ...string) *journey {
 	t.Helper()
 	j := &journey{cast: &cast{t: t, dsn: dsn}}
 	j.site = httptest.NewServer(http.HandlerFunc(j.serve))
@@ -104,7 +106,7 @@ func newJourney(t *testing.T, dsn, source string) *journey {
 		h := startHub(t, j.dsn, "--jwt-secret", secret, "--jwt-leeway", "0s", "--jwt-cookie", j.cookie, "--cors-origin", j.site.URL, "--retry", "200ms")
 		j.hub = &rollingHub{address: strings.TrimPrefix(h.url, "http://")}
 	} else {
-		j.hub = &rollingHub{t: t, dsn: j.dsn, address: freeAddress(t), args: []string{"--heartbeat", "1s"}}
+		j.hub = &rollingHub{t: t, dsn: j.dsn, address: freeAddress(t), args: append([]string{"--heartbeat", "1s"}, args...)}
 		j.hub.start()
 	}
 	j.cutter = startCutter(t, j.hub.address, "")
@@ -134,7 +136,7 @@ func (j *journey) serve(w http.ResponseWriter, r *http.Request) {
 			w.WriteHeader(http.StatusUnauthorized)
 			return
 		}
-		_, _ = io.WriteString(w, signed(j.t, jwt.MapClaims{"exp": time.Now().Add(3 * time.Second).Unix()}))
+		_, _ = io.WriteString(w, signed(j.t, jwt.MapClaims{"exp": time.Now().Add(10 * time.Second).Unix()}))
 	default:
 		_, _ = io.WriteString(w, strings.ReplaceAll(journeyScripts[path], "SOURCE", j.source))
 	}

@@ -13,10 +13,12 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// A passage is a case of testJourneys: the JavaScript that makes the source, and what happens while rows are inserted.
+// A passage is a case of testJourneys: the JavaScript that makes the source, what happens while rows are inserted, and
+// more arguments of the hub.
 type passage struct {
 	source  string
 	happens func(*journey)
+	args    []string
 }
 
 const (
@@ -32,27 +34,27 @@ const (
 func testJourneys(t *testing.T, b browser) {
 	t.Parallel()
 	passages := map[string]passage{
-		"the hub is killed":                     {sameOrigin, killHub},
-		"the hub is stopped":                    {sameOrigin, stopHub},
-		"a hub of another origin is killed":     {otherOrigin, killHub},
-		"streams are cut within rows":           {`new RowcastSource("CUTTER/events?uid=alice")`, cutStreams},
-		"the page is loaded again":              {withPersist, reload},
-		"the page has two sources":              {withTwoSources, hearTwice},
-		"loading is stopped":                    {sameOrigin, stopLoading},
-		"a service worker passes the stream on": {"await underServiceWorker()", killHub},
-		"the stream is in a module worker":      {"inWorker()", killHub},
-		"tokens expire":                         {withToken, renewTokens},
-		"the user signs out and in again":       {withToken, signOut},
-		"a user with a cookie is disconnected":  {withCookie, disconnectUser},
+		"the hub is killed":                     {sameOrigin, killHub, nil},
+		"the hub is stopped":                    {sameOrigin, stopHub, nil},
+		"a hub of another origin is killed":     {otherOrigin, killHub, nil},
+		"streams are cut within rows":           {`new RowcastSource("CUTTER/events?uid=alice")`, cutStreams, nil},
+		"the page is loaded again":              {withPersist, reload, nil},
+		"the page has two sources":              {withTwoSources, hearTwice, nil},
+		"loading is stopped":                    {sameOrigin, stopLoading, nil},
+		"a service worker passes the stream on": {"await underServiceWorker()", killHub, nil},
+		"the stream is in a module worker":      {"inWorker()", killHub, nil},
+		"tokens expire":                         {withToken, renewTokens, nil},
+		"the user signs out and in again":       {withToken, signOut, nil},
+		"a user with a cookie is disconnected":  {withCookie, disconnectUser, nil},
 	}
 	if b.driver != nil {
-		passages["the user goes back to the page"] = passage{withPersist, goBackOrReload}
+		passages["the user goes back to the page"] = passage{withPersist, goBackOrReload, nil}
 	} else {
 		maps.Copy(passages, map[string]passage{
-			"the clock is wrong":                    {withClock, setClock},
-			"the network is away for a while":       {sameOrigin, loseNetwork},
-			"the tab is frozen":                     {sameOrigin, freeze},
-			"the page is in the back/forward cache": {sameOrigin, goBack},
+			"the clock is wrong":                    {withClock, setClock, []string{"--heartbeat", "10s"}},
+			"the network is away for a while":       {sameOrigin, loseNetwork, nil},
+			"the tab is frozen":                     {sameOrigin, freeze, nil},
+			"the page is in the back/forward cache": {sameOrigin, goBack, nil},
 		})
 		t.Run("the page is in the background", testBackground)
 	}
@@ -60,7 +62,7 @@ func testJourneys(t *testing.T, b browser) {
 	for name, test := range passages {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			j := newJourney(t, dbtest.Database(t), test.source)
+			j := newJourney(t, dbtest.Database(t), test.source, test.args...)
 			j.page = b.profile(t).open(t, j.site.URL)
 			j.page.await("window.source?.state === 'open'")
 			j.travel(test.happens)
@@ -127,7 +129,7 @@ func setOffline(p page, offline bool) {
 func freeze(j *journey) {
 	j.hears()
 	setLifecycle(j.page, cdppage.SetWebLifecycleStateStateFrozen)
-	waitFor(j.t, "the end of the stream", func() bool { return metric(j.t, "http://"+j.hub.address, "rowcast_streams") == 0 })
+	waitWithin(j.t, browserLimit, "the end of the stream", func() bool { return metric(j.t, "http://"+j.hub.address, "rowcast_streams") == 0 })
 	j.misses()
 	setLifecycle(j.page, cdppage.SetWebLifecycleStateStateActive)
 	j.hears()
@@ -143,7 +145,7 @@ func setLifecycle(p page, state cdppage.SetWebLifecycleStateState) {
 func goBack(j *journey) {
 	j.hears()
 	j.page.navigate(j.site.URL + "/other")
-	waitFor(j.t, "the end of the stream", func() bool { return metric(j.t, "http://"+j.hub.address, "rowcast_streams") == 0 })
+	waitWithin(j.t, browserLimit, "the end of the stream", func() bool { return metric(j.t, "http://"+j.hub.address, "rowcast_streams") == 0 })
 	j.misses()
 	value[bool](j.page, "history.back(), true") // chromedp.NavigateBack waits for a load event, which a cached page does not have
 	j.page.await("window.shown?.at(-1) === true")
@@ -154,7 +156,7 @@ func goBack(j *journey) {
 func goBackOrReload(j *journey) {
 	j.hears()
 	j.page.navigate(j.site.URL + "/other")
-	waitFor(j.t, "the end of the stream", func() bool { return metric(j.t, "http://"+j.hub.address, "rowcast_streams") == 0 })
+	waitWithin(j.t, browserLimit, "the end of the stream", func() bool { return metric(j.t, "http://"+j.hub.address, "rowcast_streams") == 0 })
 	j.misses()
 	value[bool](j.page, "history.back(), true")
 	j.page.await("window.shown?.length > 0 && source.state === 'open'")
@@ -203,7 +205,7 @@ func testPostgresKilled(t *testing.T, b browser) {
 	if code, _, stderr := run(t, nil, "migrate", "--database-url", dsn); code != 0 {
 		t.Fatalf("migrate: got exit code %d, %s, want 0", code, stderr)
 	}
-	j := newJourney(t, dsn, `new RowcastSource("/events?uid=alice")`)
+	j := newJourney(t, dsn, `new RowcastSource("/events?uid=alice")`, "--heartbeat", "10s")
 	j.page = b.profile(t).open(t, j.site.URL)
 	j.page.await("window.source?.state === 'open'")
 	const row = `INSERT INTO rowcast.notifications (recipient, data) VALUES ('alice', '%d')`
