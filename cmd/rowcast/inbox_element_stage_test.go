@@ -141,15 +141,18 @@ func (s *inboxStage) visit(path, script string) page {
 	return p
 }
 
+// insert inserts rows for alice in one statement, so that a page receives them within a short time.
 func (s *inboxStage) insert(data ...any) {
 	s.t.Helper()
+	var rows []string
 	for _, d := range data {
 		text, err := json.Marshal(d)
 		if err != nil {
 			s.t.Fatal(err)
 		}
-		runSQL(s.t, s.dsn, fmt.Sprintf(`INSERT INTO rowcast.notifications (recipient, event, data) VALUES ('alice', 'notify', convert_from('\x%x', 'UTF8')::jsonb)`, text))
+		rows = append(rows, fmt.Sprintf(`('alice', 'notify', convert_from('\x%x', 'UTF8')::jsonb)`, text))
 	}
+	runSQL(s.t, s.dsn, `INSERT INTO rowcast.notifications (recipient, event, data) VALUES `+strings.Join(rows, ", "))
 }
 
 func (p page) want(expression string, want any) {
