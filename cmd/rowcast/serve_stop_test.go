@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"os/exec"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -18,15 +19,21 @@ import (
 func TestServeStops(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
-	h := serve(t, dsn, "--drain", "6s") // the first stream ends after about 2 s, and the second one after about 4 s
-	first, second := h.tail(t, "alice"), h.tail(t, "alice")
+	h := serve(t, dsn, "--drain", "6s") // the last stream ends after about 4.5 s
+	var tails []*process
+	for range 10 {
+		tails = append(tails, h.tail(t, "alice"))
+	}
+	insert := inserter(t, dsn) // connects before the hub stops
 	h.cancel()
 	got := askUntil(t, h.url+"/readyz", `"ready":false`)
 	if got.status != 503 {
 		t.Errorf("readiness: got %d, want 503", got.status)
 	}
-	runSQL(t, dsn, `INSERT INTO rowcast.notifications (recipient, data) VALUES ('*', '1')`)
-	first.out.await(t, `"data":1}`)
+	insert("*=late")
+	waitFor(t, "the row in a stream that is still open", func() bool {
+		return slices.ContainsFunc(tails, func(tail *process) bool { return strings.Contains(tail.out.String(), `"data":"late"}`) })
+	})
 	if got := ask(t, "GET", h.url+"/healthz"); got.status != 200 {
 		t.Errorf("health: got %d, want 200", got.status)
 	}
@@ -34,12 +41,13 @@ func TestServeStops(t *testing.T) {
 	if got.status != 200 || got.header.Get("Content-Type") != "text/event-stream" || !strings.HasPrefix(got.body, "retry: ") || strings.Contains(got.body, "data") {
 		t.Errorf("a new client: got %+v, want 200 and only a retry time", got)
 	}
-	first.stop()
-	second.stop()
+	for _, tail := range tails {
+		tail.stop()
+	}
 	if code := h.wait(); code != 0 {
 		t.Errorf("got exit code %d, want 0: %s", code, h.err)
 	}
-	h.err.await(t, `msg=stopping streams=2\n(.*\n)*.*msg=stopped\n$`)
+	h.err.await(t, `msg=stopping streams=10\n(.*\n)*.*msg=stopped\n$`)
 }
 
 func TestServeEndsBySignal(t *testing.T) {
@@ -73,7 +81,7 @@ func TestServeEndsBySignal(t *testing.T) {
 func TestSecondSignalEndsAtOnce(t *testing.T) {
 	t.Parallel()
 	p, url := spawnServe(t, dbtest.Database(t), "--drain", "6s")
-	openStreams(t, url, 2)
+	openStreams(t, url, 20) // with more streams, the last one ends later: after about 4.5 s
 	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
@@ -176,11 +184,11 @@ func (p *spawned) wait(t *testing.T) error {
 func openStreams(t *testing.T, url string, n int) (streams []*bufio.Scanner) {
 	t.Helper()
 	for range n {
-		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url+"/events?uid=alice", nil)
+		request, err := http.NewRequestWithContext(dbtest.Context(t), http.MethodGet, url+"/events?uid=alice", nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		response, err := client.Do(request)
+		response, err := streamClient.Do(request)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -23,24 +23,25 @@ func TestUnavailableStatus(t *testing.T) {
 	full.streamOf(t, [2]string{"alice", ""})
 	waits := waiting(t, newRefuser(t, "57P03").dsn(), "--unavailable-status=504") // PostgreSQL is starting
 	stopping := drain(t, serve(t, dsn, "--unavailable-status=500", "--drain=6s"))
-	for name, tt := range map[string]struct {
+	for _, tt := range []struct {
+		name   string
 		hub    *hub
 		query  string
 		status int
 	}{
-		"the app fails":                     {failing, "", 502},
-		"the limit is reached":              {full, "?uid=bob", 503},
-		"the hub stops":                     {stopping, "?uid=bob", 500},
-		"the hub waits":                     {waits, "?uid=bob", 504},
-		"denied while the app fails":        {failing, "?token=x", 400},
-		"denied while the limit is reached": {full, "", 401},
-		"denied while the hub stops":        {stopping, "", 401},
-		"denied while the hub waits":        {waits, "", 401},
+		{"the hub stops", stopping, "?uid=bob", 500}, // first, before the hub has ended
+		{"denied while the hub stops", stopping, "", 401},
+		{"the app fails", failing, "", 502},
+		{"the limit is reached", full, "?uid=bob", 503},
+		{"the hub waits", waits, "?uid=bob", 504},
+		{"denied while the app fails", failing, "?token=x", 400},
+		{"denied while the limit is reached", full, "", 401},
+		{"denied while the hub waits", waits, "", 401},
 	} {
 		for _, method := range []string{"GET", "HEAD"} {
 			got := ask(t, method, tt.hub.url+"/events"+tt.query, "Cookie", "session=x")
 			if later := got.header.Get("Content-Type") == "text/event-stream"; got.status != tt.status || later != (tt.status >= 500) {
-				t.Errorf("%s, %s: got %+v, want the status %d, and the type text/event-stream only if the client must retry later", name, method, got, tt.status)
+				t.Errorf("%s, %s: got %+v, want the status %d, and the type text/event-stream only if the client must retry later", tt.name, method, got, tt.status)
 			}
 		}
 	}
