@@ -225,14 +225,18 @@ func TestFloodOfUnknownKeys(t *testing.T) {
 	keys := newKeyServer(t, jwks([]namedKey{known}))
 	h := secure(t, "--jwks-url", keys.URL)
 	began := time.Now()
-	for i := range 100 { // few enough to take less than 5 s, so that no request waits until the set may be read again (see KeyRead in stream/auth)
+	denied := int32(0)
+	for i := range 100 {
 		status, says := listenTo(t, h, "", newNamedKey(t, fmt.Sprint("../", i)).bearer(t)...)
-		if i == 0 && status != 401 || i > 0 && says != later {
-			t.Fatalf("token %d: got %d, %s, want 401 for token 0 and %q for the others", i, status, says, later)
+		if status == 401 {
+			denied++
+		} else if i == 0 || says != later {
+			t.Fatalf("token %d: got %d, %s, want 401 for token 0, and 401 or %q for the others", i, status, says, later)
 		}
 	}
-	if got := keys.asked.Load(); got != 2 {
-		t.Errorf("%d reads of the set, want 2: at the start and for the first token", got)
+	// On a slow machine, the 100 requests take so long that the set may be read again.
+	if got, most := keys.asked.Load(), int32(2+time.Since(began)/(10*time.Second)); got != 1+denied || got > most {
+		t.Errorf("%d reads of the set and %d tokens with 401, want one read at the start and one for each of these tokens, and at most %d reads", got, denied, most)
 	}
 	const line = `reason="the key of the token is not known, and the JSON Web Key Set was read less than 10 s ago because of an unknown key"`
 	if lines, most := strings.Count(h.err.String(), line), 50+5*int(1+time.Since(began).Seconds()); lines < 10 || lines > most {

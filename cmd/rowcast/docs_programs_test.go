@@ -1,6 +1,7 @@
 package main_test
 
 import (
+	"context"
 	"net"
 	"net/http"
 	"os"
@@ -80,12 +81,14 @@ func buildElsewhere(t *testing.T, program string) string {
 			t.Fatal(err)
 		}
 	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute) // the first build compiles all modules
+	defer cancel()
 	for _, arguments := range [][]string{
 		{"mod", "init", "example.com/app"},
 		{"mod", "edit", "-require=rowcast@v0.0.0", "-replace=rowcast=" + root},
 		{"build", "-mod=mod", "-buildvcs=false", "-o", "app"},
 	} {
-		command := exec.CommandContext(dbtest.Context(t), "go", arguments...)
+		command := exec.CommandContext(ctx, "go", arguments...)
 		command.Dir = dir
 		command.Env = append(os.Environ(), "GOWORK=off", "GOFLAGS=")
 		if out, err := command.CombinedOutput(); err != nil {

@@ -270,6 +270,18 @@ func (l *rowLog) write(t testing.TB, db *pgx.Conn, users, rate, everyone int) (s
 	return func() { cancel(); receive(t, done, "the end of the inserts") }
 }
 
+// await waits until n more rows were inserted.
+func (l *rowLog) await(t testing.TB, n int) {
+	t.Helper()
+	count := func() int {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		return l.rows
+	}
+	before := count()
+	waitFor(t, fmt.Sprintf("%d more rows", n), func() bool { return count() >= before+n })
+}
+
 // of returns the indexes of the rows for a user and for everyone, from the index first on.
 func (l *rowLog) of(uid string, first int) []int {
 	l.mu.Lock()

@@ -26,9 +26,9 @@ func TestMassReconnectFromMemory(t *testing.T) {
 	c := newClientGroup(t, h.url, users)
 	t.Logf("the first connect took %v", c.connect(&log))
 	for range 3 {
-		<-time.After(200 * time.Millisecond) // time in which rows are sent
+		log.await(t, 2*everyone) // these rows are sent
 		c.disconnect()
-		<-time.After(200 * time.Millisecond) // time in which rows are missed
+		log.await(t, 2*everyone) // these rows are missed
 		t.Logf("the reconnect took %v", c.connect(&log))
 	}
 	stop()

@@ -32,7 +32,7 @@ const claim = `self.addEventListener("activate", (event) => event.waitUntil(self
 func testServiceWorker(t *testing.T, chromium browser) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
-	h := serve(t, dsn)
+	h := serve(t, dsn, "--retry", "10s") // time to insert a row before the browser reconnects
 	target, err := url.Parse(h.url)
 	if err != nil {
 		t.Fatal(err)

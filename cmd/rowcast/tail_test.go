@@ -111,7 +111,9 @@ func TestTailPrintsJSON(t *testing.T) {
 func TestTailResumes(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
-	h := serve(t, dsn, "--retry", "100ms")
+	// The port is reserved, because a client of another test could get a free port as its own while no hub listens.
+	address := freeAddress(t)
+	h := serve(t, dsn, "--retry", "100ms", "--listen", address)
 	tail := h.tail(t, "alice")
 	insert := func(n int) {
 		runSQL(t, dsn, fmt.Sprintf(`INSERT INTO rowcast.notifications (recipient, data) VALUES ('alice', '%d'), ('bob', '0')`, n))
@@ -121,7 +123,7 @@ func TestTailResumes(t *testing.T) {
 	for n := 2; n < 8; n += 2 {
 		h.stop()
 		insert(n)
-		h = serve(t, dsn, "--retry", "100ms", "--listen", strings.TrimPrefix(h.url, "http://"))
+		h = serve(t, dsn, "--retry", "100ms", "--listen", address)
 		tail.out.await(t, fmt.Sprintf(`"data":%d}`, n))
 		insert(n + 1)
 		tail.out.await(t, fmt.Sprintf(`"data":%d}`, n+1))
@@ -275,8 +277,8 @@ func TestTailNoticesSilence(t *testing.T) {
 func TestTailCommentsShowLife(t *testing.T) {
 	t.Parallel()
 	url := script(t, func(w http.ResponseWriter, r *http.Request) {
-		streamOf("event: rowcast.hello\ndata: {\"heartbeat\": 0.01}\n\n")(w, r)
-		ticker := time.NewTicker(300 * time.Millisecond) // all pauses together are longer than the limit of 1 s, and each pause is shorter
+		streamOf("event: rowcast.hello\ndata: {\"heartbeat\": 2}\n\n")(w, r)
+		ticker := time.NewTicker(1500 * time.Millisecond) // all pauses together are longer than the limit of 6 s, and each pause is shorter
 		defer ticker.Stop()
 		for range 5 {
 			_, _ = io.WriteString(w, ":\n")
