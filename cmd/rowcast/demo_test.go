@@ -259,7 +259,7 @@ func TestDemoRefuses(t *testing.T) {
 		"data that is not JSON":                           {`{"recipient": "alice", "event": "x", "data": "{"}`, nil, http.StatusUnprocessableEntity, "invalid input syntax for type json"},
 		"a request that is not JSON":                      {`recipient=alice`, nil, http.StatusBadRequest, "cannot read the request: "},
 		"an unknown field":                                {`{"recipient": "alice", "event": "x", "data": "{}", "id": 1}`, nil, http.StatusBadRequest, "unknown field"},
-		"a body above the limit":                          {`{"data": "` + strings.Repeat("x", 17<<20), nil, http.StatusBadRequest, "too large"},
+		"a body above the limit":                          {`{"data": "` + strings.Repeat("x", 16<<20), nil, http.StatusBadRequest, "too large"},
 	} {
 		got := d.post(test.body, test.headers...)
 		if got.status != test.status || !strings.Contains(got.body, test.text) {

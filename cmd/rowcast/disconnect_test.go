@@ -68,7 +68,9 @@ func TestDisconnectRequests(t *testing.T) {
 		unknown      = "unknown parameter: recipient is the only one\n"
 		tooLong      = "the body is longer than 4 KiB: send recipient=alice and nothing else\n"
 	)
-	many := strings.Repeat("x", 1<<20)
+	// This is so short that the hub reads the rest of the body before it closes the connection. Otherwise the connection
+	// would be reset, and the answer could be lost.
+	many := strings.Repeat("x", 8<<10)
 	for _, tt := range []struct {
 		name, query, contentType, body string
 		status                         int
@@ -101,7 +103,7 @@ func TestDisconnectRequests(t *testing.T) {
 		{"a form that cannot be read", "", form, "recipient=alice&%", 400, badForm},
 		{"a form that is too long", "", form, "recipient=" + many, 413, tooLong},
 		{"JSON that is too long", "", inJSON, `{"recipient": "` + many + `"}`, 413, tooLong},
-		{"JSON and too many blanks", "", inJSON, `{"recipient": "alice"}` + strings.Repeat(" ", 1<<20), 413, tooLong},
+		{"JSON and too many blanks", "", inJSON, `{"recipient": "alice"}` + strings.Repeat(" ", 8<<10), 413, tooLong},
 		{"a form sent as JSON", "", inJSON, "recipient=alice", 400, badJSON},
 		{"JSON without an end", "", inJSON, `{"recipient": "alice"`, 400, badJSON},
 		{"JSON that ends after a key", "", inJSON, `{"recipient": "alice", "recipient"`, 400, badJSON},
