@@ -179,15 +179,11 @@ func TestInboxCheck(t *testing.T) {
 func TestInboxStatementsAreLimited(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Inbox(t)
-	inbox := newInbox(t, dsn, func(l *listener.Listener) { l.Timeout = 500 * time.Millisecond })
+	inbox := newInbox(t, dsn, func(l *listener.Listener) { l.Timeout = 3 * time.Second })
 	db := connect(t, dsn)
 	exec(t, db, "BEGIN")
 	exec(t, db, "SELECT rowcast.inbox_mark('alice', 'read', up_to => rowcast.cursor()), 1")
-	began := time.Now()
-	_, err := inbox.Mark(limited(t), "alice", nil, "read", []int64{1}, "")
-	if took := time.Since(began); took > 4*time.Second {
-		t.Errorf("the statement took %v, want at most 4 s", took)
-	}
+	_, err := inbox.Mark(limited(t), "alice", nil, "read", []int64{1}, "") // without the time limit, it would wait until the test fails
 	if failed, ok := errors.AsType[*pgconn.PgError](err); !ok || failed.Code != "57014" {
 		t.Errorf("got %v while the row of the user is locked, want query_canceled", err)
 	}
