@@ -88,14 +88,14 @@ func TestTheEndOfAStreamIsNotKeptForLong(t *testing.T) {
 	c := openStalled(t, f.site, "alice")
 	c.hello()
 	f.publish("alice", "message", text(40<<10))
-	f.hub.Disconnect("alice")
 	began := time.Now()
+	f.hub.Disconnect("alice")
 	port := portOf(c)
 	eventually(t, "the kernel keeps nothing for the connection", func() bool { return len(held(t, port)) == 0 })
 	took := time.Since(began)
 	t.Logf("dropped after %v", took)
-	if took < heartbeat || took > 10*heartbeat {
-		t.Errorf("dropped after %v, want from 1 to 10 heartbeat intervals of %v", took, heartbeat)
+	if took < heartbeat || took > 40*heartbeat { // without a limit, the kernel would try for minutes
+		t.Errorf("dropped after %v, want from 1 to 40 heartbeat intervals of %v", took, heartbeat)
 	}
 	if n, err := io.Copy(io.Discard, c.body); err == nil {
 		t.Errorf("the connection had a regular end after %d bytes, want an error", n)

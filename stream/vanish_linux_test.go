@@ -41,8 +41,8 @@ func TestAClientThatVanishes(t *testing.T) {
 					c.skipBeats()
 					c.expect("data: " + text(size)[:100_000])
 				}
-				remote.ip(t, vanish...)
 				began := time.Now()
+				remote.ip(t, vanish...)
 				eventually(t, "the stream is closed", func() bool { return f.hub.Stats.Streams.Load() == 0 })
 				took := time.Since(began)
 				t.Logf("closed after %v", took)
