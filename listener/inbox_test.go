@@ -179,7 +179,7 @@ func TestInboxCheck(t *testing.T) {
 func TestInboxStatementsAreLimited(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Inbox(t)
-	inbox := newInbox(t, dsn, func(l *listener.Listener) { l.Timeout = 3 * time.Second })
+	inbox := newInbox(t, dsn, func(l *listener.Listener) { l.Timeout = 1200 * time.Millisecond })
 	db := connect(t, dsn)
 	exec(t, db, "BEGIN")
 	exec(t, db, "SELECT rowcast.inbox_mark('alice', 'read', up_to => rowcast.cursor()), 1")
