@@ -61,7 +61,7 @@ var ParseMessage = parseMessage
 
 // Round deletes one portion of old rows, as Run does. But Round does not replace a MinAge of 0 by the default.
 func (r *Retention) Round(ctx context.Context) (int64, error) {
-	setDefault(&r.Rows, 1000)
+	setPositive(&r.Rows, 1000)
 	defaults(r.Listener)
 	defer r.disconnect()
 	return r.round(ctx)

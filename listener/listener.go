@@ -5,6 +5,7 @@ import (
 	crand "crypto/rand"
 	"errors"
 	"log/slog"
+	"math"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
@@ -20,7 +21,8 @@ import (
 )
 
 // A Listener reads rowcast.notifications. Deliver, Logger, and one of Config and Configure are required. The zero value
-// of any other field means the default. The fields must not be changed after the first call of a method.
+// of any other field means the default. Unless the field says otherwise, a negative number means the default, too. The
+// fields must not be changed after the first call of a method.
 type Listener struct {
 	// Config describes how to connect. connstring.Parse returns such a configuration, and accepts the parameters of libpq.
 	// On its connections, the listener sets the parameters on which its statements depend. It connects with Config's
@@ -70,7 +72,7 @@ type Listener struct {
 	//   - With PollOnly, the time is up to twice PollInterval if fetches are slow.
 	//
 	// On Linux, while the CPUs are hardly idle and there are 300 commits a second or more, a sleeping listener also waits
-	// between a notification and its fetch, for at most 1 ms.
+	// between a notification and its fetch, for at most 1 ms. More than 24 h counts as 24 h.
 	PollInterval time.Duration
 
 	// Look is the interval at which a sleeping listener fetches without a notification. Such a fetch is a safety poll: it
@@ -81,7 +83,8 @@ type Listener struct {
 	// Busy is the number of commits a second from which on the listener polls. Quiet is the number below which it
 	// sleeps again. Only commits with rows count. The listener also polls for a while if writers wait for each other
 	// with their NOTIFYs. The defaults are 2,000 and 1,000. An infinite Busy turns off both: polling because of the
-	// rate, and polling because of waiting writers.
+	// rate, and polling because of waiting writers. With a negative Busy, the listener always polls. With a negative
+	// Quiet, a listener that has begun to poll never sleeps again. NaN means the default.
 	Busy, Quiet float64
 
 	// MaxData is the largest size of a row's data that is read, in bytes of text. Of larger data, only the size is
@@ -95,17 +98,19 @@ type Listener struct {
 
 	// Warm is the approximate stored size, in bytes, of the recent rows that the listener reads first, so that the hub has
 	// them for clients that resume. After three times Timeout, the listener stops reading them at the end of a page, and
-	// continues without the rest. The default is 0: no recent rows are read.
+	// continues without the rest. The default is 0: no recent rows are read. A negative Warm counts as 0.
 	Warm int64
 
 	// Timeout bounds each statement of the listener and its Replayers. If a page takes longer to read, its rows are read
 	// one by one. If a row takes longer by itself, the row counts as unreadable. If another statement of the listener
-	// takes longer, the session normally ends. The default is 10 s.
+	// takes longer, the session normally ends. The default is 10 s. Less than 10 ms counts as 10 ms, and more than 24 h as
+	// 24 h.
 	Timeout time.Duration
 
 	// QueueLimit is the used part of the server's NOTIFY queue, from 0 to 1, from which on the listener must not sleep.
 	// While it sleeps, each INSERT sends a NOTIFY, and fails when the queue is full. From QueueLimit on the listener
-	// polls, until the used part is below half of QueueLimit. The default is 0.25.
+	// polls, until the used part is below half of QueueLimit. The default is 0.25. A number that is not from 0 to 1 means
+	// the default, too.
 	QueueLimit float64
 
 	// LagLimit is the time after which a fetch that has more pages to read logs a warning: later rows are delayed, see
@@ -228,24 +233,51 @@ func defaults(l *Listener) { l.once.Do(l.setDefaults) }
 func (l *Listener) setDefaults() {
 	setDefault(&l.name, crand.Text())
 	setDefault(&l.Look, time.Second)
-	setDefault(&l.Busy, 2000)
-	setDefault(&l.Quiet, 1000)
-	setDefault(&l.MaxData, 16<<20)
-	setDefault(&l.PageRows, 512)
-	setDefault(&l.PageBytes, 1<<20)
-	setDefault(&l.Timeout, 10*time.Second)
-	setDefault(&l.QueueLimit, 0.25)
-	setDefault(&l.LagLimit, 5*time.Second)
+	l.setRates()
+	setPositive(&l.MaxData, 16<<20)
+	setPositive(&l.PageRows, 512)
+	setPositive(&l.PageBytes, 1<<20)
+	setPositive(&l.Timeout, 10*time.Second)
+	l.Timeout = min(max(l.Timeout, minTimeout), maxTime)
+	setPositive(&l.LagLimit, 5*time.Second)
 	l.logs.queue.Every, l.logs.queue.Burst = time.Minute, 1
 	l.logs.lag.Every, l.logs.lag.Burst = time.Minute, 1
 	setDefault(&l.level, firstLevel)
 	setDefault(&l.listenPause, time.Minute)
 	if l.PollOnly {
-		setDefault(&l.PollInterval, 100*time.Millisecond)
+		setPositive(&l.PollInterval, 100*time.Millisecond)
 	}
-	setDefault(&l.PollInterval, 2*time.Millisecond)
+	setPositive(&l.PollInterval, 2*time.Millisecond)
+	l.PollInterval = min(l.PollInterval, maxTime)
 	if l.Look < 0 {
 		l.Look = 1000 * time.Hour
+	}
+}
+
+// setRates sets Busy, Quiet and QueueLimit, which can be NaN.
+func (l *Listener) setRates() {
+	if l.Busy == 0 || math.IsNaN(l.Busy) {
+		l.Busy = 2000
+	}
+	if l.Quiet == 0 || math.IsNaN(l.Quiet) {
+		l.Quiet = 1000
+	}
+	if !(l.QueueLimit > 0 && l.QueueLimit <= 1) {
+		l.QueueLimit = 0.25
+	}
+}
+
+// minTimeout and maxTime bound Timeout, because PostgreSQL measures a statement_timeout in milliseconds, 0 would mean no
+// time limit, and more than 24 days is an error. maxTime also bounds PollInterval.
+const (
+	minTimeout = 10 * time.Millisecond
+	maxTime    = 24 * time.Hour
+)
+
+// setPositive sets a field that is zero or negative to its default.
+func setPositive[T int | int64 | time.Duration](field *T, value T) {
+	if *field <= 0 {
+		*field = value
 	}
 }
 

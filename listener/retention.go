@@ -33,10 +33,10 @@ type Retention struct {
 	// negative MinAge means no such time, which only a test should use.
 	MinAge time.Duration
 	// Every is the pause after a round that has deleted nothing or has failed. After a round that has deleted rows, the
-	// pause is three times the length of the round. The default is 1 min.
+	// pause is three times the length of the round. The default is 1 min, also for a negative Every.
 	Every time.Duration
 	// Rows is approximately the largest number of rows that are deleted in a round. The rows of a transaction are
-	// deleted together. The default is 1,000. A large number would delay the commits of writers while the WAL of the
+	// deleted together. The default is 1,000, also for a negative number. A large number would delay the commits of writers while the WAL of the
 	// round is written.
 	Rows int
 
@@ -59,8 +59,8 @@ const keepOpen = 10 * time.Second
 
 // Run deletes until the context ends, and then returns nil.
 func (r *Retention) Run(ctx context.Context) error {
-	setDefault(&r.Every, time.Minute)
-	setDefault(&r.Rows, 1000)
+	setPositive(&r.Every, time.Minute)
+	setPositive(&r.Rows, 1000)
 	setDefault(&r.MinAge, time.Minute)
 	defaults(r.Listener)
 	defer r.disconnect()

@@ -190,7 +190,7 @@ func (p *pending) release(holders *atomic.Int32, bytes int) {
 
 // full reports whether the memory exceeds the limit by more than an eighth. In that case, a live stream that would
 // begin or extend a backlog is closed, even before limitPending has closed the slowest streams.
-func (p *pending) full() bool { return p.used.Load() > p.limit+p.limit/8 }
+func (p *pending) full() bool { return p.used.Load()-p.limit/8 > p.limit }
 
 // reserve requests memory. Waiting users take turns, so a user with many streams does not keep others waiting.
 func (p *pending) reserve(user string, bytes int) *reservation {

@@ -41,22 +41,24 @@ type Source interface {
 }
 
 // A Hub sends committed rows and NOTIFY messages to the streams of its clients. Source and Logger are required. The
-// zero value of every other field means the default. The fields must not be changed once the Hub is in use.
+// zero value of every other field means the default, and so does a negative number. The fields must not be changed once
+// the Hub is in use.
 type Hub struct {
 	Source Source
 	Logger *slog.Logger
 
 	// Heartbeat is the interval at which an idle stream is sent heartbeats. A stream is closed if its client accepts
-	// nothing for two intervals. Default 15 s.
+	// nothing for two intervals. Default 15 s. More than 24 h counts as 24 h.
 	Heartbeat time.Duration
 
 	// Retry is the mean time that a client waits before it reconnects after its stream has ended. Each client is sent a
 	// random time from half of the mean to one and a half times the mean. If a stream cannot be opened, the mean is twice
-	// Retry, or ten times Retry if a limit is reached. Default 3 s.
+	// Retry, or ten times Retry if a limit is reached. Default 3 s. More than 24 h counts as 24 h.
 	Retry time.Duration
 
 	// UnavailableStatus is the HTTP status of "retry later". An EventSource reconnects only after 200. Any other status
-	// is for a proxy that then tries another Hub, and that answers 200 itself if no Hub is left. Default 200.
+	// is for a proxy that then tries another Hub, and that answers 200 itself if no Hub is left. Default 200. A number
+	// that is not from 200 to 599 means the default, too.
 	UnavailableStatus int
 
 	// Drain is the time over which the streams are ended when the Hub stops. Default 3 s.
@@ -158,7 +160,10 @@ func (h *Hub) init() {
 	h.once.Do(func() {
 		setDefault(&h.Heartbeat, 15*time.Second)
 		setDefault(&h.Retry, 3*time.Second)
-		setDefault(&h.UnavailableStatus, http.StatusOK)
+		h.Heartbeat, h.Retry = min(h.Heartbeat, maxInterval), min(h.Retry, maxInterval)
+		if h.UnavailableStatus < 200 || h.UnavailableStatus > 599 {
+			h.UnavailableStatus = http.StatusOK
+		}
 		setDefault(&h.Drain, 3*time.Second)
 		setDefault(&h.Backlog, 1<<20)
 		setDefault(&h.Memory, 64<<20)
@@ -176,12 +181,16 @@ func (h *Hub) init() {
 	})
 }
 
-func setDefault[T comparable](field *T, value T) {
-	var zero T
-	if *field == zero {
+// setDefault sets a field that is zero or negative to its default.
+func setDefault[T int | time.Duration](field *T, value T) {
+	if *field <= 0 {
 		*field = value
 	}
 }
+
+// maxInterval is the upper limit of Heartbeat and Retry. A client waits up to fifteen times Retry. The timers of browsers
+// expire at once if they are set to more than 24 days.
+const maxInterval = 24 * time.Hour
 
 // Publish sends the rows of a batch to the live streams of their recipients. The batches must be published in order.
 // The first one sets the cursor after which the Hub keeps recent events. The Hub accepts clients once a batch that is

@@ -6,7 +6,7 @@ import (
 	"sync/atomic"
 )
 
-// Limits limit the number of streams that are open at one time. Zero means no limit. When a limit is reached, the open
+// Limits limit the number of streams that are open at one time. Zero or less means no limit. When a limit is reached, the open
 // streams continue, and new clients are answered with "retry later".
 type Limits struct {
 	Streams int // in total
@@ -42,7 +42,7 @@ type counts struct {
 // ownerOf returns the owner of a stream. It returns nil if there are no limits by user or address, so that a stream
 // needs no memory for its owner.
 func (l Limits) ownerOf(user string, r *http.Request) *owner {
-	if l.User == 0 && l.Address == 0 {
+	if l.User <= 0 && l.Address <= 0 {
 		return nil
 	}
 	return &owner{user, AddressOf(r.RemoteAddr)}

@@ -43,9 +43,10 @@ type App struct {
 	// say how the client has reached this program: by http or https, and with which Host header.
 	TrustForwarded bool
 	// Timeout is how long an answer may take, including the wait while the maximum number of requests is running. The
-	// default is 5 s.
+	// default is 5 s, also for a negative Timeout.
 	Timeout time.Duration
-	// Grace is how long an open stream continues after its grant has expired while the endpoint fails.
+	// Grace is how long an open stream continues after its grant has expired while the endpoint fails. A negative Grace
+	// counts as 0.
 	Grace time.Duration
 	// Mark distinguishes groups from users.
 	Mark GroupMark
@@ -124,7 +125,7 @@ func (a *App) init() {
 	if a.UserAgent == "" {
 		a.UserAgent = "rowcast"
 	}
-	if a.Timeout == 0 {
+	if a.Timeout <= 0 {
 		a.Timeout = 5 * time.Second
 	}
 	if a.Transport == nil {
@@ -243,7 +244,7 @@ func (a *App) renew(c credentials, topics []string, v answer) func(context.Conte
 	return func(ctx context.Context) (time.Time, bool) {
 		again, err := a.ask(ctx, c, &a.renewing)
 		denial, denied := errors.AsType[Denial](err)
-		switch now, last := time.Now(), v.until.Add(a.Grace); {
+		switch now, last := time.Now(), v.until.Add(max(a.Grace, 0)); {
 		case denied:
 			return a.end(c, denial.Reason)
 		case err != nil && now.Before(last):

@@ -27,7 +27,7 @@ type Tokens struct {
 	Audience []string
 	// WithoutExpiry accepts tokens without exp. The streams of such tokens do not expire.
 	WithoutExpiry bool
-	// Leeway is the clock skew that is allowed.
+	// Leeway is the clock skew that is allowed. A negative Leeway counts as 0.
 	Leeway time.Duration
 
 	// GroupsClaim is the claim with the names of the groups, an array of strings. The default is "groups".
@@ -190,7 +190,7 @@ func (t *Tokens) validate(header map[string]any, claims jwt.MapClaims) error {
 	if err := t.checkPresent(claims); err != nil {
 		return err
 	}
-	err := jwt.NewValidator(jwt.WithLeeway(t.Leeway), jwt.WithIssuer(t.Issuer), jwt.WithAudience(t.Audience...)).Validate(claims)
+	err := jwt.NewValidator(jwt.WithLeeway(max(t.Leeway, 0)), jwt.WithIssuer(t.Issuer), jwt.WithAudience(t.Audience...)).Validate(claims)
 	switch {
 	case errors.Is(err, jwt.ErrTokenExpired), claims["exp"] == 0.0: // the jwt library ignores an exp of 0
 		return unauthorized("the token has expired")
@@ -255,7 +255,7 @@ func (t *Tokens) grant(r *http.Request, claims jwt.MapClaims) (stream.Grant, err
 		return stream.Grant{}, err
 	}
 	if expires, err := claims.GetExpirationTime(); err == nil && expires != nil {
-		grant.Expires, grant.Leeway = expires.Time, t.Leeway // a token is valid until exp plus the leeway, and so is a stream
+		grant.Expires, grant.Leeway = expires.Time, max(t.Leeway, 0) // a token is valid until exp plus the leeway, and so is a stream
 	}
 	return grant, nil
 }

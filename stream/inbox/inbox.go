@@ -40,7 +40,8 @@ type Store interface {
 
 // A Handler serves GET and HEAD of Path, and POST Path/ACTION. If the query of a request has the parameter user, its
 // value must be the user of the credential. Store, Authenticate, Logger and Failures must be set. The zero value of
-// every other field means the default. The fields must not be changed after the first request.
+// every other field means the default, and so does a negative number. The fields must not be changed after the first
+// request.
 type Handler struct {
 	Store Store
 	// Authenticate returns the user and the groups of a client, as for a stream. Like the authenticators of package
@@ -83,9 +84,9 @@ const (
 
 func (h *Handler) init() {
 	h.Path = cmp.Or(h.Path, "/inbox")
-	h.Timeout = cmp.Or(h.Timeout, 10*time.Second)
-	h.calls.Calls, h.calls.PerKey = cmp.Or(h.Calls, 4), cmp.Or(h.PerUser, 16)
-	h.answers.limit = cmp.Or(h.Answers, 64<<20)
+	h.Timeout = cmp.Or(max(h.Timeout, 0), 10*time.Second)
+	h.calls.Calls, h.calls.PerKey = cmp.Or(max(h.Calls, 0), 4), cmp.Or(max(h.PerUser, 0), 16)
+	h.answers.limit = cmp.Or(max(h.Answers, 0), 64<<20)
 	h.denials.Every, h.denials.Burst = 200*time.Millisecond, 50
 	h.failures.Every, h.failures.Burst = 200*time.Millisecond, 50
 }
