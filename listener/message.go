@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"rowcast/listener/feed"
 	"rowcast/listener/strictjson"
@@ -14,14 +16,20 @@ import (
 
 // parseMessage reads the payload of a NOTIFY. An object with the key data, recipient or event is an envelope, and
 // must be a correct one: a typing error must not send a message to everyone. For the same reason, an envelope must name
-// its recipient, and a payload that begins with "{" must be a JSON object. Any other object is the data itself, and any
+// its recipient, and a payload that begins with "{" must be a JSON object. Only the white space of JSON may come before
+// the "{", because a byte order mark must not turn an envelope into text. Any other object is the data itself, and any
 // other text is sent as a JSON string. Both are sent to everyone.
 func parseMessage(payload string) (feed.Message, error) {
 	message := feed.Message{Recipient: feed.Everyone, Event: "message"}
-	if !strings.HasPrefix(strings.TrimSpace(payload), "{") {
+	visible := strings.TrimLeftFunc(payload, isInvisible)
+	if !strings.HasPrefix(visible, "{") {
 		text, err := json.Marshal(payload)
 		message.Data = text
 		return message, err
+	}
+	if before := strings.TrimLeft(strings.TrimSuffix(payload, visible), " \t\r\n"); before != "" {
+		first, _ := utf8.DecodeRuneInString(before)
+		return message, fmt.Errorf(`the payload has the character %U before the "{": remove it`, first)
 	}
 	members, err := strictjson.Members(strings.NewReader(payload))
 	switch {
@@ -33,6 +41,13 @@ func parseMessage(payload string) (feed.Message, error) {
 		return message, fmt.Errorf("the envelope's %w", err)
 	}
 	return message, openEnvelope(&message, members)
+}
+
+// isInvisible reports whether a character is usually not shown: white space, a control character, a byte order mark, or
+// another character that Unicode lets programs ignore. It also returns true for an invalid byte.
+func isInvisible(r rune) bool {
+	return r == utf8.RuneError || unicode.In(r, unicode.White_Space, unicode.Cc, unicode.Cf,
+		unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector)
 }
 
 // isEnvelopeKey reports whether a key marks the object as an envelope. It ignores case, because "Recipient" is more

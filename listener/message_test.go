@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode"
 
 	"rowcast/listener"
 	"rowcast/listener/feed"
@@ -16,12 +17,18 @@ func TestParseMessage(t *testing.T) {
 	t.Parallel()
 	long := strings.Repeat("x", 257)
 	const noObject = `the payload begins with "{" and is not a JSON object`
+	const envelope = `{"recipient": "alice", "data": 1}`
+	invisible := func(character string) string {
+		return `the payload has the character ` + character + ` before the "{": remove it`
+	}
 	const noRecipient = `the envelope has no "recipient"; to send to everyone, set it to "*"`
 	for _, test := range []struct {
 		name, payload, recipient, event, data, err string
 	}{
 		{name: "text becomes a JSON string", payload: "hello from psql", recipient: "*", event: "message", data: `"hello from psql"`},
 		{name: "text with braces inside", payload: "hello {name}", recipient: "*", event: "message", data: `"hello {name}"`},
+		{name: "text that begins with a byte order mark", payload: "\ufeffhello {name}", recipient: "*", event: "message", data: "\"\ufeffhello {name}\""},
+		{name: "white space before an envelope", payload: "\r\n\t {\"recipient\": \"alice\", \"data\": 1}", recipient: "alice", event: "message", data: `1`},
 		{name: "text of two lines becomes one line", payload: "a\r\nb", recipient: "*", event: "message", data: `"a\r\nb"`},
 		{name: "a JSON string is text", payload: `"a"`, recipient: "*", event: "message", data: `"\"a\""`},
 		{name: "a number is text", payload: `42`, recipient: "*", event: "message", data: `"42"`},
@@ -48,7 +55,19 @@ func TestParseMessage(t *testing.T) {
 		{name: "a line break that is not escaped", payload: "{\"recipient\": \"alice\", \"data\": {\"msg\": \"a\nb\"}}", err: noObject},
 		{name: "an envelope without its end", payload: `{"recipient": "alice", "data": 1`, err: noObject},
 		{name: "two envelopes", payload: `{"recipient": "alice", "data": 1} {"recipient": "bob", "data": 2}`, err: noObject},
-		{name: "white space before an invalid envelope", payload: "\n\t\u00a0{\"recipient\": \"alice\", \"data\": }", err: noObject},
+		{name: "white space before an invalid envelope", payload: "\n\t {\"recipient\": \"alice\", \"data\": }", err: noObject},
+		{name: "a byte order mark before an envelope", payload: "\ufeff" + envelope, err: invisible("U+FEFF")},
+		{name: "a byte order mark before other data", payload: "\ufeff{}", err: invisible("U+FEFF")},
+		{name: "a byte order mark after white space", payload: " \n\ufeff" + envelope, err: invisible("U+FEFF")},
+		{name: "two byte order marks", payload: "\ufeff\ufeff " + envelope, err: invisible("U+FEFF")},
+		{name: "a no-break space", payload: "\n\t\u00a0" + envelope, err: invisible("U+00A0")},
+		{name: "a zero width space", payload: "\u200b" + envelope, err: invisible("U+200B")},
+		{name: "a right-to-left mark", payload: "\u200f" + envelope, err: invisible("U+200F")},
+		{name: "a control character", payload: "\x1b" + envelope, err: invisible("U+001B")},
+		{name: "a combining grapheme joiner", payload: "\u034f" + envelope, err: invisible("U+034F")},
+		{name: "a Hangul filler", payload: "\u3164" + envelope, err: invisible("U+3164")},
+		{name: "a variation selector", payload: "\ufe0f" + envelope, err: invisible("U+FE0F")},
+		{name: "a byte order mark of UTF-16", payload: "\xff\xfe" + envelope, err: invisible("U+FFFD")},
 		{name: "data twice", payload: `{"data": 1, "data": 2}`, err: `the envelope's "data" occurs twice`},
 		{name: "two recipients", payload: `{"recipient": "alice", "data": 1, "recipient": "bob"}`, err: `the envelope's "recipient" occurs twice`},
 		{name: "a recipient, then null", payload: `{"recipient": "alice", "data": 1, "recipient": null}`, err: `the envelope's "recipient" occurs twice`},
@@ -103,10 +122,10 @@ func TestParseMessage(t *testing.T) {
 }
 
 // parseMessage refuses a payload or returns a message. The data of the message is one line of JSON. Its event is not
-// empty and has no line break or NUL. parseMessage refuses a payload that begins with a brace, perhaps after white
-// space, but is not a JSON object.
+// empty and has no line break or NUL. parseMessage refuses a payload that begins with a brace, perhaps after characters
+// that are not graphic, but is not a JSON object.
 func FuzzMessage(f *testing.F) {
-	for _, payload := range []string{"", "a\nb", `{}`, ` {"data": 1, "Data": 2}`, `{"a": "b"c"}`, `{"data": {"a": [1, "\n"]}}`, `{"data": 1, "event": "x", "recipient": "y"}`, `{"data": 1, "recipient": "*"}`, `{"data": 1, "recipient": null}`, `{"event":`} {
+	for _, payload := range []string{"", "a\nb", `{}`, ` {"data": 1, "Data": 2}`, `{"a": "b"c"}`, `{"data": {"a": [1, "\n"]}}`, `{"data": 1, "event": "x", "recipient": "y"}`, `{"data": 1, "recipient": "*"}`, `{"data": 1, "recipient": null}`, `{"event":`, "\ufeff{}", "\u00a0{}"} {
 		f.Add(payload)
 	}
 	f.Fuzz(func(t *testing.T, payload string) {
@@ -117,7 +136,8 @@ func FuzzMessage(f *testing.F) {
 		if !json.Valid(m.Data) || strings.ContainsAny(string(m.Data), "\r\n") || strings.ContainsAny(m.Event, "\r\n\x00") || m.Event == "" {
 			t.Errorf("payload %q: got event %q and data %q, want an event that is not empty and has no line break or NUL, and one line of JSON", payload, m.Event, m.Data)
 		}
-		if strings.HasPrefix(strings.TrimSpace(payload), "{") && !json.Valid([]byte(payload)) {
+		notGraphic := func(r rune) bool { return !unicode.IsGraphic(r) || unicode.IsSpace(r) }
+		if strings.HasPrefix(strings.TrimLeftFunc(payload, notGraphic), "{") && !json.Valid([]byte(payload)) {
 			t.Errorf("payload %q begins with a brace and is not JSON, but is sent to recipient %q, want it refused", payload, m.Recipient)
 		}
 	})
