@@ -80,9 +80,10 @@ var (
 //
 // If the number is of this server, the transaction that wrote the row has this number or a higher one. Savepoints,
 // updates and rewrites of the table cause a higher one. The comparison of 32 bits comes first, because it is true for
-// nearly every row.
+// nearly every row. No server assigns numbers from 2^63 on, and the conversion of such a number to bigint would fail.
 func Assigned(name string) string {
-	return name + ".xmin = " + name + ".xid::xid OR " + name + ".xid::text::bigint <= " + fmt.Sprintf(written, name)
+	return name + ".xmin = " + name + ".xid::xid OR " + name + ".xid < '9223372036854775808' AND " +
+		name + ".xid::text::bigint <= " + fmt.Sprintf(written, name)
 }
 
 // beginHistory inserts the row of rowcast.history if there is none: in a copy of the schema without rows, or after

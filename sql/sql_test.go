@@ -214,6 +214,30 @@ func TestMigrateCorrectsARestoredTable(t *testing.T) {
 	}
 }
 
+// Check and Migrate work if a table that was copied from another server has transaction numbers that are larger than
+// the largest bigint. Migrate sets xid of these rows to 1, and leaves the rows that this server has written.
+func TestMigrateCorrectsNumbersAboveBigint(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	conn := connect(t, dsn)
+	run(t, conn, "UPDATE rowcast.history SET system_identifier = 7")
+	run(t, conn, "INSERT INTO rowcast.notifications (recipient, data, xid) VALUES ('*', '1', '9223372036854775808'), ('*', '2', '18446744073709551615')")
+	run(t, conn, "INSERT INTO rowcast.notifications (recipient, data) VALUES ('*', '3')")
+	if err := sql.Check(dbtest.Context(t), conn); !errors.Is(err, sql.ErrRestored) {
+		t.Errorf("check: got %v, want ErrRestored", err)
+	}
+	own := text(t, conn, "SELECT xid::text FROM rowcast.notifications WHERE data = '3'")
+	if _, _, err := sql.Migrate(dbtest.Context(t), dsn); err != nil {
+		t.Fatal(err)
+	}
+	if err := sql.Check(dbtest.Context(t), conn); err != nil {
+		t.Errorf("check after Migrate: got %v, want no error", err)
+	}
+	if got, want := text(t, conn, "SELECT string_agg(xid::text, ' ' ORDER BY id) FROM rowcast.notifications"), "1 1 "+own; got != want {
+		t.Errorf("got the transaction numbers %s, want %s", got, want)
+	}
+}
+
 // After a restore, the horizon is a number of the other server. It becomes 3 even if this server has written a row with
 // a higher number since. Otherwise this server's rows below it would count as deleted.
 func TestMigrateDropsTheHorizonOfAnotherServer(t *testing.T) {
