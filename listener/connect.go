@@ -251,24 +251,32 @@ var ErrIncomplete = errors.New("rowcast.notifications or rowcast.epoch has no in
 // beginEpoch returns the tag of the present epoch. It begins a new epoch if rowcast.epoch is empty, as it is after a
 // crash recovery (rule 19).
 //
-// It returns ErrIncomplete while pg_restore is at work, which creates the tables, then restores the rows, and then
-// creates the indexes. If beginEpoch inserted a token, rowcast.epoch would have two rows after the restore. If a listener
-// began before the rows are there, it would deliver them as new.
+// It returns ErrIncomplete while pg_restore is at work. If beginEpoch inserted a token, rowcast.epoch would have two rows
+// after the restore. If a listener began before the rows are there, it would deliver them as new.
 func beginEpoch(ctx context.Context, db querier) (cursor.Tag, error) {
-	const find = `SELECT EXISTS (SELECT FROM pg_class c WHERE oid IN ('rowcast.notifications'::regclass, 'rowcast.epoch'::regclass)
-		AND relkind = 'r' AND NOT EXISTS (SELECT FROM pg_index WHERE indrelid = c.oid))`
-	var incomplete bool
-	if err := db.QueryRow(ctx, find).Scan(&incomplete); err != nil {
-		return 0, fmt.Errorf("find the indexes: %w", err)
-	}
-	if incomplete {
-		return 0, ErrIncomplete
+	if err := checkIndexes(ctx, db); err != nil {
+		return 0, err
 	}
 	const begin = `INSERT INTO rowcast.epoch (one) SELECT true WHERE NOT EXISTS (SELECT FROM rowcast.epoch) ON CONFLICT DO NOTHING`
 	if _, err := db.Exec(ctx, begin); err != nil {
 		return 0, fmt.Errorf("begin epoch: %w", err)
 	}
 	return readEpoch(ctx, db)
+}
+
+// checkIndexes returns ErrIncomplete if rowcast.notifications or rowcast.epoch exists without an index. pg_restore
+// creates the tables, then restores the rows, and then creates the indexes.
+func checkIndexes(ctx context.Context, db querier) error {
+	const find = `SELECT EXISTS (SELECT FROM pg_class c WHERE oid IN (to_regclass('rowcast.notifications'), to_regclass('rowcast.epoch'))
+		AND relkind = 'r' AND NOT EXISTS (SELECT FROM pg_index WHERE indrelid = c.oid))`
+	var incomplete bool
+	if err := db.QueryRow(ctx, find).Scan(&incomplete); err != nil {
+		return fmt.Errorf("find the indexes: %w", err)
+	}
+	if incomplete {
+		return ErrIncomplete
+	}
+	return nil
 }
 
 func readEpoch(ctx context.Context, db querier) (cursor.Tag, error) {
@@ -306,8 +314,9 @@ func isAnchorValid(ctx context.Context, db querier, c cursor.Cursor) (bool, erro
 var ownDatabase = "NOT " + sql.HasRestored
 
 // Preflight connects as Run does, checks the schema, and begins an epoch if rowcast.epoch is empty. The error may be
-// [ErrPooled], [ErrStandby], [sql.ErrNoSchema], [sql.ErrRestored], or another error of one of these steps. Preflight
-// also logs the first differences between the schema and what [sql.Migrate] installs. Such differences are no error.
+// [ErrPooled], [ErrStandby], [ErrIncomplete], [sql.ErrNoSchema], [sql.ErrRestored], or another error of one of these
+// steps. While pg_restore is at work, it is ErrIncomplete, even if the contents of rowcast.migrations are not restored
+// yet: the schema then needs no migration, and [sql.Migrate] would disturb the restore. Preflight also logs the first differences between the schema and what [sql.Migrate] installs. Such differences are no error.
 func (l *Listener) Preflight(ctx context.Context) error {
 	defaults(l)
 	conn, err := l.connect(ctx, "preflight", nil)
@@ -318,6 +327,9 @@ func (l *Listener) Preflight(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, l.Timeout)
 	defer cancel()
 	return l.withSettings(ctx, conn, func(db querier) error {
+		if err := checkIndexes(ctx, db); err != nil {
+			return err
+		}
 		if err := sql.Check(ctx, db); err != nil {
 			return err
 		}

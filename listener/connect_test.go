@@ -161,6 +161,33 @@ func TestPreflight(t *testing.T) {
 	}
 }
 
+// While pg_restore is at work, the error of Preflight is ErrIncomplete, with which a hub waits. pg_restore has created
+// the tables, restores their rows one table after the other, and then creates the indexes.
+func TestPreflightDuringARestore(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	conn := connect(t, dsn)
+	l := newListener(t, dsn)
+	exec(t, conn, "CREATE TABLE saved AS SELECT * FROM rowcast.history; CREATE TABLE versions AS SELECT * FROM rowcast.migrations")
+	exec(t, conn, `TRUNCATE rowcast.epoch, rowcast.history, rowcast.migrations;
+		DROP INDEX rowcast.notifications_recipient_idx, rowcast.notifications_xid_id_idx;
+		ALTER TABLE rowcast.notifications DROP CONSTRAINT notifications_pkey`)
+	for _, restore := range []string{
+		"SELECT",
+		"INSERT INTO rowcast.history SELECT * FROM saved; UPDATE rowcast.history SET system_identifier = 7, horizon = '999999999999'",
+		"INSERT INTO rowcast.migrations OVERRIDING SYSTEM VALUE SELECT * FROM versions", // from here on, the schema is complete and of another server
+	} {
+		exec(t, conn, restore)
+		if err := l.Preflight(limited(t)); !errors.Is(err, listener.ErrIncomplete) {
+			t.Errorf("after %s: got %v, want %v", restore, err, listener.ErrIncomplete)
+		}
+	}
+	exec(t, conn, "ALTER TABLE rowcast.notifications ADD PRIMARY KEY (id)")
+	if err := l.Preflight(limited(t)); !errors.Is(err, sql.ErrRestored) {
+		t.Errorf("with an index: got %v, want %v", err, sql.ErrRestored)
+	}
+}
+
 // Preflight succeeds with a schema that was altered, and logs the difference. It logs nothing about a schema or an
 // inbox that is newer than the program. A setting that quotes all identifiers makes no difference.
 func TestPreflightLogsDifferences(t *testing.T) {
