@@ -164,7 +164,9 @@ func (h *Handler) answer(w http.ResponseWriter, r *http.Request, action string) 
 	if err := h.checkMethod(w, r, action); err != nil {
 		return "", nil, err
 	}
+	resume := suspendReadTimeout(w, r)
 	grant, err := h.authenticate(w, r)
+	resume()
 	if err != nil {
 		return "", nil, err
 	}
@@ -177,6 +179,19 @@ func (h *Handler) answer(w http.ResponseWriter, r *http.Request, action string) 
 	}
 	answer, err := h.call(r, grant, call)
 	return grant.User, answer, err
+}
+
+// suspendReadTimeout removes the server's time limit for reading the request, because the body may arrive while a slow
+// app authenticates the client. resume begins the time limit again. It must be called even if the body is not needed,
+// because net/http reads the rest of the body.
+func suspendReadTimeout(w http.ResponseWriter, r *http.Request) (resume func()) {
+	server, ok := r.Context().Value(http.ServerContextKey).(*http.Server)
+	if !ok || server.ReadTimeout <= 0 {
+		return func() {}
+	}
+	control := http.NewResponseController(w)
+	_ = control.SetReadDeadline(time.Time{})
+	return func() { _ = control.SetReadDeadline(time.Now().Add(server.ReadTimeout)) }
 }
 
 // checkMethod checks the path and the method before the client is authenticated.

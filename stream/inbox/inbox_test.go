@@ -279,6 +279,51 @@ func TestSlowBodiesAreRefused(t *testing.T) {
 	}
 }
 
+// If the app needs longer than the server's ReadTimeout to authenticate a client, a body that arrives meanwhile is read,
+// and the request of a list is not given up.
+func TestSlowAuthentication(t *testing.T) {
+	t.Parallel()
+	const limit = 100 * time.Millisecond
+	asked, sent := make(chan struct{}, 1), make(chan struct{})
+	h := handler(t, store{list: func(ctx context.Context, _ string) (json.RawMessage, error) {
+		return json.RawMessage("{}"), ctx.Err()
+	}}, func(h *inbox.Handler) {
+		h.Authenticate = func(r *http.Request) (stream.Grant, error) {
+			<-time.After(2 * limit) // the app is slow
+			if r.Method == http.MethodPost {
+				asked <- struct{}{}
+				<-sent
+			}
+			return byHeader(r)
+		}
+	})
+	server := httptest.NewUnstartedServer(h)
+	server.Config.ReadHeaderTimeout, server.Config.ReadTimeout = patience, limit
+	server.Start()
+	defer server.Close()
+	request := func(head string) net.Conn {
+		conn, err := net.Dial("tcp", server.Listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = conn.Close() })
+		_ = conn.SetDeadline(time.Now().Add(patience))
+		fmt.Fprint(conn, head+" HTTP/1.1\r\nHost: a\r\nUser: alice\r\n")
+		return conn
+	}
+	post, get := request("POST /inbox/read"), request("GET /inbox")
+	fmt.Fprint(post, "Content-Type: application/json\r\nContent-Length: 13\r\n\r\n{\"ids\":")
+	fmt.Fprint(get, "\r\n")
+	receive(t, asked, "the authentication of POST")
+	fmt.Fprint(post, `["1"]`+"}")
+	close(sent)
+	for name, conn := range map[string]net.Conn{"POST": post, "GET": get} {
+		if line, err := bufio.NewReader(conn).ReadString('\n'); err != nil || line != "HTTP/1.1 200 OK\r\n" {
+			t.Errorf("%s: got %q, %v, want 200", name, line, err)
+		}
+	}
+}
+
 // The handler can be mounted at another path. HEAD is answered as GET, without a body.
 func TestAnotherPath(t *testing.T) {
 	t.Parallel()
