@@ -267,8 +267,8 @@ func (j *joining) flush(events int) error {
 	}
 	j.s.flush(nil, nil)
 	j.events += events
-	if err := j.ctx.Err(); errors.Is(err, context.Canceled) {
-		return err
+	if errors.Is(j.ctx.Err(), context.Canceled) || j.s.isClosed() {
+		return context.Canceled
 	}
 	j.Stats.Replayed.Add(int64(events))
 	return nil

@@ -352,6 +352,29 @@ func TestPollOfASlowClient(t *testing.T) {
 	})
 }
 
+// The missed rows of a poll do not count as replayed if their write fails, even if it fails after the end of the poll's
+// time.
+func TestPollWhoseConnectionFails(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newFeed(t, func(s *site) { s.hub.Backlog = 30 << 10 })
+		defer run(t, f.hub.Run)()
+		for range 2 {
+			f.publish("alice", "message", text(20<<10)) // both do not fit into one answer
+		}
+		r := newRecorder()
+		resumeWrites := r.stall()
+		r.request(t, f.site, "/?poll=1", start.String(), stream.Grant{User: "alice"})
+		time.Sleep(20 * time.Second) // in the bubble; a poll lasts for 15 s
+		r.disconnect()
+		resumeWrites()
+		r.awaitEnd(t)
+		if s := &f.hub.Stats; s.Replayed.Load() != 0 || s.Refused.Unavailable.Load() != 0 {
+			t.Errorf("counted %d replayed events and %d refused requests, want none", s.Replayed.Load(), s.Refused.Unavailable.Load())
+		}
+	})
+}
+
 // A value of the parameter poll other than 1 is an error. Otherwise a client that wants to poll would get a stream, and
 // would wait for its end in vain.
 func TestPollParameter(t *testing.T) {

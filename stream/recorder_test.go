@@ -2,6 +2,7 @@ package stream_test
 
 import (
 	"context"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -23,6 +24,7 @@ type recorder struct {
 	code   int
 	writes []written
 	gate   chan struct{} // if not nil, writes and flushes wait until gate is closed
+	failed error         // if not nil, writes fail with it
 }
 
 type written struct {
@@ -102,6 +104,9 @@ func (r *recording) Write(b []byte) (int, error) {
 	r.Flush()
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.failed != nil {
+		return 0, r.failed
+	}
 	r.writes = append(r.writes, written{time.Since(r.began), string(b)})
 	return len(b), nil
 }
@@ -130,6 +135,14 @@ func (r *recorder) stall() (resumeWrites func()) {
 		r.mu.Unlock()
 		close(gate)
 	}
+}
+
+// disconnect makes writes fail and ends the context of the request, as net/http does when a connection fails.
+func (r *recorder) disconnect() {
+	r.mu.Lock()
+	r.failed = net.ErrClosed
+	r.mu.Unlock()
+	r.leave()
 }
 
 // times returns the times of the writes that contain text.

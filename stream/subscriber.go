@@ -242,6 +242,13 @@ func (s *subscriber) isIdle() bool {
 	return !o.busy
 }
 
+// isClosed reports whether the stream is closed, for example because a write has failed.
+func (s *subscriber) isClosed() bool {
+	o := s.output.Lock()
+	defer s.output.Unlock()
+	return o.closed
+}
+
 // stalled reports whether the client has accepted nothing for two heartbeat intervals, although something was sent. It
 // is called once each heartbeat interval. Through net/http, and on systems other than Linux, stalled always returns
 // false, and a write fails instead.
