@@ -238,6 +238,25 @@ func TestMigrateCorrectsNumbersAboveBigint(t *testing.T) {
 	}
 }
 
+// HasRestored looks for restored rows from the horizon on, and never for rows with a lower number than 3.
+func TestHasRestoredStartsAtTheHorizon(t *testing.T) {
+	t.Parallel()
+	conn := connect(t, dbtest.Database(t))
+	run(t, conn, "UPDATE rowcast.history SET system_identifier = 7") // so that the rows keep their numbers
+	run(t, conn, "INSERT INTO rowcast.notifications (recipient, data, xid) VALUES ('*', '1', '1'), ('*', '2', '2'), ('*', '3', '100')")
+	for _, tt := range []struct{ horizon, want string }{{"1", "true"}, {"99", "true"}, {"100", "true"}, {"101", "false"}} {
+		run(t, conn, "UPDATE rowcast.history SET horizon = '"+tt.horizon+"'")
+		if got := text(t, conn, "SELECT ("+sql.HasRestored+")::text"); got != tt.want {
+			t.Errorf("a row with the number 100 and the horizon %s: got %s, want %s", tt.horizon, got, tt.want)
+		}
+	}
+	run(t, conn, "DELETE FROM rowcast.notifications WHERE xid = '100'")
+	run(t, conn, "UPDATE rowcast.history SET horizon = '1'")
+	if got := text(t, conn, "SELECT ("+sql.HasRestored+")::text"); got != "false" {
+		t.Errorf("rows with the numbers 1 and 2 and the horizon 1: got %s, want false", got)
+	}
+}
+
 // After a restore, the horizon is a number of the other server. It becomes 3 even if this server has written a row with
 // a higher number since. Otherwise this server's rows below it would count as deleted.
 func TestMigrateDropsTheHorizonOfAnotherServer(t *testing.T) {
