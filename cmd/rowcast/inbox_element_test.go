@@ -46,6 +46,10 @@ func testInboxElement(t *testing.T, b browser) {
 			"failures are shown for a while":     testElementNotes,
 			"the clock of the client is wrong":   testElementClock,
 			"the strict mode of React":           testElementReact,
+			"the list is beside the bell":        testElementPlace,
+			"the page has another language":      testElementPageLanguage,
+			"content of the page":                testElementContent,
+			"rows wait while a user reads":       testElementReading,
 		})
 		t.Run("a hub of another origin", func(t *testing.T) { testElementOrigin(t, b) })
 	}
@@ -62,6 +66,9 @@ func testInboxElement(t *testing.T, b browser) {
 func testInboxKeys(t *testing.T, b browser) {
 	t.Run("the keyboard is enough", func(t *testing.T) { testElementKeyboard(t, newInboxStage(t, b)) })
 	t.Run("Escape closes only the list", func(t *testing.T) { testElementEscape(t, newInboxStage(t, b)) })
+	if b.driver == nil {
+		t.Run("keys in content of the page", func(t *testing.T) { testElementForeignKeys(t, newInboxStage(t, b)) })
+	}
 }
 
 func testElementTabs(_ *testing.T, s *inboxStage) {

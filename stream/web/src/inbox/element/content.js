@@ -4,7 +4,7 @@
 function safeURL(text) {
   try {
     const url = new URL(text, document.baseURI);
-    return typeof text === "string" && /^https?:$/.test(url.protocol) ? url.href : undefined;
+    return typeof text === "string" && text.trim() && /^https?:$/.test(url.protocol) ? url.href : undefined;
   } catch {}
 }
 

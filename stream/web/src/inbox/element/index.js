@@ -22,6 +22,9 @@ const SECOND = 1_000;
  * @property {(key: string, n?: number) => string} text @property {(key: string, part: string, action: () => void, image?: string) => any} button
  * @property {(item: any) => void} archive @property {(saved: Promise<boolean> | undefined) => void} save */
 
+/** Reports whether an element contains a node, or a shadow tree with the node. */
+const isWithin = (node, element) => !!node && (element.contains(node) || isWithin(node.getRootNode().host, element));
+
 const Base = /** @type {typeof HTMLElement} */ (globalThis.HTMLElement ?? Object); // Node has no elements
 
 /** The bell with its list. */
@@ -36,6 +39,7 @@ export class RowcastInboxElement extends Base {
   #sheet; // the style sheet with the position
   #store;
   #giveBack;
+  #setHold;
   #page; // ends the listeners
   #parts = /** @type {Record<string, any>} */ ({});
   #isOpen = false; // the panel is open, or will open as soon as the element is in a document
@@ -109,7 +113,7 @@ export class RowcastInboxElement extends Base {
     this.#takeOver();
     this.#isConnected = true;
     const [events, inbox] = [this.getAttribute("events") ?? "/events", this.getAttribute("inbox") ?? undefined];
-    [this.#store, this.#giveBack] = take({ events, inbox, token: this.#token ?? undefined, withCredentials: this.withCredentials });
+    [this.#store, this.#giveBack, this.#setHold] = take({ events, inbox, token: this.#token ?? undefined, withCredentials: this.withCredentials });
     this.#page = new AbortController();
     const { signal } = this.#page;
     this.#store.addEventListener("change", () => this.#update(), { signal });
@@ -119,6 +123,9 @@ export class RowcastInboxElement extends Base {
     globalThis.addEventListener("resize", () => this.open && this.#place(), { signal });
     for (const target of [this, document]) target.addEventListener("keydown", (event) => this.#escape(event), { signal });
     this.#rebuild();
+    const languages = new MutationObserver(() => this.#lang !== this.#parts.lang && this.#rebuild());
+    languages.observe(document, { subtree: true, attributeFilter: ["lang"] });
+    signal.addEventListener("abort", () => languages.disconnect());
   }
 
   /** Takes over the properties that a page has set before this script was loaded. They hide the properties of the class. */
@@ -207,14 +214,15 @@ export class RowcastInboxElement extends Base {
   #rebuild() {
     if (!this.#store) return;
     const { open } = this;
+    this.#closeParts();
+    for (const copy of this.querySelectorAll(":scope > [slot^=item-]")) copy.remove(); // a page that has cloned an element has cloned its rows
     const root = this.shadowRoot ?? this.attachShadow({ mode: "open" });
     if (!this.#sheet) (this.#sheet = new CSSStyleSheet()).replaceSync(".root {}");
     root.adoptedStyleSheets = [sharedSheet(), this.#sheet];
-    this.#closeParts();
     const p = (this.#parts = this.#build());
     this.#isOpen = false;
     this.#listen(p);
-    root.replaceChildren(h("div", { className: "root", lang: this.#lang }, p.bell, p.panel, p.toasts.node, p.live));
+    root.replaceChildren(h("div", { className: "root", lang: p.lang }, p.bell, p.panel, p.toasts.node, p.live));
     clearInterval(this.#timers.tick);
     if (this.#inline) this.#timers.tick = setInterval(() => this.#tick(), 10 * SECOND);
     else if (open) this.open = true;
@@ -232,6 +240,7 @@ export class RowcastInboxElement extends Base {
       more: this.#button("more", "text more", () => this.#store?.loadMore()),
       live: h("div", { className: "sr", role: "status" }),
       scroll: h("div", { part: "scroll", onscroll: () => this.#hold() }),
+      lang: this.#lang,
       note: new Notes(host),
       toasts: new Toasts(host),
     });
@@ -261,7 +270,7 @@ export class RowcastInboxElement extends Base {
   }
 
   #place() {
-    place(this, this.#parts, /** @type {CSSStyleRule} */ (this.#sheet.cssRules[0]).style);
+    place(this, this.#parts.bell, /** @type {CSSStyleRule} */ (this.#sheet.cssRules[0]).style);
   }
 
   #toggled(open) {
@@ -271,6 +280,7 @@ export class RowcastInboxElement extends Base {
     if (open) {
       panel.focus({ preventScroll: true });
       toasts.clear();
+      clearInterval(this.#timers.tick); // the browser joins the events of a list that was closed and opened again
       this.#timers.tick = setInterval(() => this.#tick(), 10 * SECOND);
     } else {
       clearInterval(this.#timers.tick);
@@ -285,7 +295,7 @@ export class RowcastInboxElement extends Base {
    * between the opening of the dialog and of the list. If something was opened from the list, the browser closes that first. */
   #escape(event) {
     if (event.key !== "Escape" || event.defaultPrevented || event.isComposing || !this.#isOpen || this.#inline) return;
-    if ([...document.querySelectorAll(":popover-open:not([popover=manual]), :modal")].some((other) => !other.contains(this))) return;
+    if ([...document.querySelectorAll(":popover-open:not([popover=manual]), :modal")].some((other) => !isWithin(this, other))) return;
     event.preventDefault();
     this.open = false;
   }
@@ -293,17 +303,18 @@ export class RowcastInboxElement extends Base {
   /** Lets new rows wait while the user reads further down or uses a row. */
   #hold() {
     const { scroll, list } = this.#parts;
-    if (this.#store) this.#store.hold = this.open && (scroll.scrollTop > 8 || list.node.contains(this.shadowRoot.activeElement));
+    if (this.#store) this.#setHold(this.open && (scroll.scrollTop > 8 || list.node.contains(this.shadowRoot.activeElement)));
   }
 
   #showWaiting() {
     this.#parts.panel.focus({ preventScroll: true });
     this.#parts.scroll.scrollTop = 0;
-    this.#store.hold = false;
+    this.#setHold(false);
+    this.#store.showWaiting(); // also if another element lets them wait
   }
 
   #update() {
-    const { badge, bell, all, note, fresh, list, state, more } = this.#parts;
+    const { badge, bell, panel, all, note, fresh, list, state, more } = this.#parts;
     const { unseenCount: unseen, unreadCount: unread, items, waiting } = this.#store;
     badge.hidden = !unseen;
     badge.textContent = unseen >= MANY ? "99+" : unseen;
@@ -311,12 +322,14 @@ export class RowcastInboxElement extends Base {
     showInTitle(this, this.hasAttribute("title-badge") ? this.#store : undefined);
     if (this.#store.state === "signed-out") this.#forget();
     if (!this.open) return;
+    const focused = this.shadowRoot.activeElement;
     all.setAttribute("aria-disabled", !unread);
     fresh.hidden = !waiting;
     fresh.textContent = this.#text("new", waiting);
     more.hidden = !this.#store.hasMore || !items.length;
     list.show(items);
     this.#showState(state, items);
+    if (focused && !this.shadowRoot.activeElement?.checkVisibility()) panel.focus({ preventScroll: true }); // the button with the focus has disappeared
     this.#tick();
     note.connection();
   }

@@ -132,6 +132,7 @@ export class List {
 
   /** Moves the focus or archives the row with the focus. */
   press(event) {
+    if (!event.currentTarget.getRootNode().contains(event.target)) return; // in content of the page, such as a text field in the footer
     const links = /** @type {HTMLElement[]} */ ([...this.node.querySelectorAll(".link")]);
     const li = this.#host.focused?.closest("li");
     const at = links.findIndex((link) => li?.contains(link));

@@ -1,13 +1,16 @@
-/** Places the panel below or above the bell, within the viewport. @param {HTMLElement} element @param {any} parts @param {CSSStyleDeclaration} style */
-export function place(element, { bell, panel }, style) {
-  const { left, right, bottom, top } = bell.getBoundingClientRect();
-  const { clientWidth: width, clientHeight: height } = document.documentElement;
-  const below = height - bottom >= 320 || bottom < height / 2;
-  const computed = getComputedStyle(element);
-  const size = panel.offsetWidth || Math.min(parseInt(computed.getPropertyValue("--rowcast-width")) || 400, width - 16);
-  const start = computed.direction === "rtl" ? left : right - size;
-  style.setProperty("--left", Math.max(8, Math.min(start, width - size - 8)) + "px");
-  const room = Math.max(160, (below ? height - bottom : top) - 16);
+/** Places the panel below or above the bell, within the viewport. A bell outside of the viewport counts as at its edge. @param {any} element
+ * @param {any} bell @param {CSSStyleDeclaration} style */
+export function place(element, bell, style) {
+  const zoom = element.currentCSSZoom ?? 1; // lengths of the style are multiplied by it
+  const rect = bell.getBoundingClientRect();
+  const [left, right, bottom, top] = [rect.left, rect.right, rect.bottom, rect.top].map((length) => length / zoom);
+  const height = (document.scrollingElement ?? document.documentElement).clientHeight / zoom;
+  const [above, under] = [top, height - bottom].map((space) => Math.min(Math.max(space, 0), height)); // the space above and under the bell
+  const below = under >= 320 || under > height / 2;
+  const room = Math.max(160, (below ? under : above) - 16);
+  const edge = Math.max(8, Math.min(height - (below ? under : above) + 8, height - 8 - room)) + "px";
+  style.setProperty("--left", getComputedStyle(element).direction === "rtl" ? left + "px" : `calc(${right}px - var(--width))`);
   style.setProperty("--room", room + "px");
-  style.setProperty("--top", (below ? bottom + 8 : Math.max(8, top - 8 - Math.min(room, 640))) + "px");
+  style.setProperty("--top", below ? edge : "auto");
+  style.setProperty("--bottom", below ? "auto" : edge);
 }

@@ -16,6 +16,7 @@ const CSS = `
   --muted: var(--rowcast-muted, light-dark(#62656f, #a2a5af));
   --border: var(--rowcast-border, light-dark(#e4e5ea, #34363d));
   --hover: var(--rowcast-hover, light-dark(#f5f6f9, #26282e));
+  --width: min(var(--rowcast-width, 400px), 100% - 16px);
   --radius: var(--rowcast-radius, 14px);
   --shadow: var(--rowcast-shadow, 0 1px 3px rgb(0 0 0 / .1), 0 16px 48px rgb(0 0 0 / .2));
   color: var(--text); font: 14px/1.45 var(--rowcast-font, system-ui, sans-serif); text-align: start;
@@ -30,10 +31,10 @@ svg { display: block; width: 20px; height: 20px; fill: none; stroke: currentColo
 .badge { position: absolute; inset-block-start: 1px; inset-inline-start: 20px; min-width: 18px; padding: 0 5px; border-radius: 9px; background: var(--badge); color: var(--on-badge); font-size: 11px; font-weight: 700; line-height: 18px; text-align: center; font-variant-numeric: tabular-nums; }
 .panel, .toasts { position: fixed; inset: auto; margin: 0; padding: 0; border: 0; color: inherit; background: none; overflow: visible; }
 .panel {
-  left: var(--left, 8px); top: var(--top, 56px); width: min(var(--rowcast-width, 400px), 100vw - 16px); max-height: min(var(--room, 600px), 640px);
+  inset: var(--top, 56px) auto var(--bottom, auto) clamp(8px, var(--left, 8px), 100% - 8px - var(--width)); width: var(--width); max-height: min(var(--room, 600px), 640px);
   border: 1px solid var(--border); border-radius: var(--radius); background: var(--surface); box-shadow: var(--shadow); overflow: clip; outline: none;
 }
-.panel.inline { position: static; display: flex; flex-direction: column; width: auto; height: var(--rowcast-height, 420px); max-height: none; box-shadow: none; }
+.panel.inline { position: static; isolation: isolate; display: flex; flex-direction: column; width: auto; height: var(--rowcast-height, 420px); max-height: none; box-shadow: none; }
 .panel:popover-open { display: flex; flex-direction: column; animation: rise .16s ease-out; }
 header { display: flex; align-items: center; gap: 4px; padding: 12px 12px 10px; padding-inline-start: 18px; border-bottom: 1px solid var(--border); }
 h2 { flex: 1; margin: 0; font-size: 16px; font-weight: 650; letter-spacing: -.01em; }
@@ -54,20 +55,21 @@ li:hover { background: var(--hover); }
 li.unread::before { content: ""; position: absolute; inset-block-start: 19px; inset-inline-start: 13px; width: 8px; height: 8px; border-radius: 50%; background: var(--accent); forced-color-adjust: none; }
 .link { display: block; width: 100%; color: inherit; text-align: start; text-decoration: none; cursor: pointer; outline: none; }
 .link::after { content: ""; position: absolute; inset: 0; }
+::slotted([slot^=item-]), .link time { position: relative; z-index: 1; }
 .link:focus-visible::after { outline: 2px solid var(--accent); outline-offset: -3px; border-radius: 8px; }
 .head, .body { display: -webkit-box; -webkit-box-orient: vertical; -webkit-line-clamp: 3; overflow: hidden; overflow-wrap: anywhere; text-align: -webkit-match-parent; text-align: match-parent; }
 .head { color: var(--muted); }
 .unread .head { color: var(--text); font-weight: 550; }
 .body { margin-top: 1px; color: var(--muted); font-size: 13px; }
 time { display: block; margin-top: 2px; color: var(--muted); font-size: 12px; }
-.actions { position: absolute; inset-block-start: 8px; inset-inline-end: 10px; display: flex; padding: 2px; border-radius: 9px; background: var(--surface); box-shadow: 0 0 0 1px var(--border); opacity: 0; }
+.actions { position: absolute; z-index: 1; inset-block-start: 8px; inset-inline-end: 10px; display: flex; padding: 2px; border-radius: 9px; background: var(--surface); box-shadow: 0 0 0 1px var(--border); opacity: 0; }
 li:hover .actions, li:focus-within .actions { opacity: 1; }
 .state { display: grid; justify-items: center; gap: 6px; padding: 56px 24px; color: var(--muted); text-align: center; }
 .state svg { width: 36px; height: 36px; margin-bottom: 4px; opacity: .55; stroke-width: 1.3; }
 .state b { color: var(--text); font-weight: 600; }
 .more { display: block; margin: 8px auto; }
 ::slotted([slot=footer]) { display: block; padding: 10px 18px; border-top: 1px solid var(--border); }
-.toasts { inset-block-end: 16px; inset-inline-end: 16px; width: min(360px, 100vw - 32px); }
+.toasts { inset-block-end: 16px; inset-inline-end: 16px; width: min(360px, 100% - 32px); }
 .toasts:popover-open { display: grid; gap: 10px; }
 .toast { position: relative; display: flex; align-items: start; gap: 10px; padding: 13px 8px 13px 15px; border: 1px solid var(--border); border-radius: var(--radius); background: var(--surface); box-shadow: var(--shadow); animation: rise .2s ease-out; }
 .toast > svg { flex: none; color: var(--accent); }

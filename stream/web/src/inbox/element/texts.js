@@ -56,10 +56,13 @@ export const STRINGS = {
   },
 };
 
+/** Returns the nearest element with the attribute lang, also outside of the shadow trees that contain the element. */
+const withLanguage = (element) => element && (element.closest("[lang]") ?? withLanguage(element.getRootNode().host));
+
 /** Returns the language of the texts and times of an element: the language of the element, or else of the browser. If there is no
  * dictionary for this language, it is English. */
 export function languageOf(element, dictionaries) {
-  const wanted = element.closest("[lang]")?.getAttribute("lang") || navigator.language;
+  const wanted = withLanguage(element)?.getAttribute("lang") || navigator.language;
   try {
     const [lang] = Intl.getCanonicalLocales(wanted);
     return dictionaryOf(dictionaries, lang) ? lang : "en";
