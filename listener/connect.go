@@ -316,7 +316,8 @@ var ownDatabase = "NOT " + sql.HasRestored
 // Preflight connects as Run does, checks the schema, and begins an epoch if rowcast.epoch is empty. The error may be
 // [ErrPooled], [ErrStandby], [ErrIncomplete], [sql.ErrNoSchema], [sql.ErrRestored], or another error of one of these
 // steps. While pg_restore is at work, it is ErrIncomplete, even if the contents of rowcast.migrations are not restored
-// yet: the schema then needs no migration, and [sql.Migrate] would disturb the restore. Preflight also logs the first differences between the schema and what [sql.Migrate] installs. Such differences are no error.
+// yet: the schema then needs no migration, and [sql.Migrate] would disturb the restore. Preflight also logs the first
+// differences between the schema and what [sql.Migrate] installs. Such differences are no error.
 func (l *Listener) Preflight(ctx context.Context) error {
 	defaults(l)
 	conn, err := l.connect(ctx, "preflight", nil)

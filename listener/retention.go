@@ -36,8 +36,8 @@ type Retention struct {
 	// pause is three times the length of the round. The default is 1 min, also for a negative Every.
 	Every time.Duration
 	// Rows is approximately the largest number of rows that are deleted in a round. The rows of a transaction are
-	// deleted together. The default is 1,000, also for a negative number. A large number would delay the commits of writers while the WAL of the
-	// round is written.
+	// deleted together. The default is 1,000, also for a negative number. A large number would delay the commits of
+	// writers while the WAL of the round is written.
 	Rows int
 
 	// Deleted counts the rows that were deleted.

@@ -6,8 +6,8 @@ import (
 	"sync/atomic"
 )
 
-// Limits limit the number of streams that are open at one time. Zero or less means no limit. When a limit is reached, the open
-// streams continue, and new clients are answered with "retry later".
+// Limits limit the number of streams that are open at one time. Zero or less means no limit. When a limit is reached,
+// the open streams continue, and new clients are answered with "retry later".
 type Limits struct {
 	Streams int // in total
 	User    int // of one user
