@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"regexp"
+	"strconv"
 	"strings"
 	"time"
 
@@ -12,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"rowcast/listener/cursor"
 	"rowcast/listener/feed"
 	"rowcast/sql"
 )
@@ -71,12 +74,18 @@ func (i *Inbox) Check(ctx context.Context) error {
 // continues. before is empty, or the value of before in the previous page. The page has no rows if none were sent to
 // the user, the groups or everyone.
 func (i *Inbox) List(ctx context.Context, user string, groups []string, limit int, before string) (json.RawMessage, error) {
+	if before != "" && !isPageKey(before) {
+		return nil, feed.Refused{Reason: `before must be the value of "before" in an earlier result`}
+	}
 	return i.call(ctx, "SELECT rowcast.inbox($1::text, $2::text[], $3::integer, $4::text)", user, notNil(groups), limit, orNull(before))
 }
 
 // Mark changes the state of the rows with the ids or, if ids is nil, of all rows that the cursor upTo has seen. Rows
 // for other recipients than the user, the groups and everyone do not change. The result is JSON with the new counts.
 func (i *Inbox) Mark(ctx context.Context, user string, groups []string, action string, ids []int64, upTo string) (json.RawMessage, error) {
+	if upTo != "" && !isCursor(upTo) {
+		return nil, feed.Refused{Reason: fmt.Sprintf(`malformed cursor "%.100s"`, upTo)}
+	}
 	return i.call(ctx, "SELECT rowcast.inbox_mark($1::text, $2::text, $3::text[], $4::bigint[], $5::text)", user, action, notNil(groups), ids, orNull(upTo))
 }
 
@@ -84,7 +93,30 @@ func (i *Inbox) Mark(ctx context.Context, user string, groups []string, action s
 // value of undo in a result of Mark. The result says whether anything was undone: the database keeps only the last ten
 // of these changes of a user, and undoes only the newest change with upTo of each action.
 func (i *Inbox) Undo(ctx context.Context, user string, groups []string, undo string) (json.RawMessage, error) {
+	if !undoForm.MatchString(undo) {
+		return nil, feed.Refused{Reason: "malformed undo"}
+	}
 	return i.call(ctx, "SELECT rowcast.inbox_undo($1::text, $2::text, $3::text[])", user, undo, notNil(groups))
+}
+
+// The functions of the inbox refuse malformed values with an error. PostgreSQL writes each error to its log, with the
+// value, so any user could fill the log. List, Mark and Undo therefore check the same forms before they call a function.
+var (
+	pageKeyForm = regexp.MustCompile(`^[0-9]{1,18}\.[0-9]{1,19}$`)
+	undoForm    = regexp.MustCompile(`^[1-9][0-9]{0,17}$`)
+)
+
+func isPageKey(text string) bool {
+	_, id, _ := strings.Cut(text, ".")
+	_, err := strconv.ParseInt(id, 10, 64)
+	return err == nil && pageKeyForm.MatchString(text)
+}
+
+// isCursor reports whether rowcast.cursor_snapshot() can read a text. Unlike [cursor.Parse], that function refuses
+// transaction numbers of more than 18 digits.
+func isCursor(text string) bool {
+	c, err := cursor.Parse(text)
+	return err == nil && c.Xmax < 1e18
 }
 
 // notNil returns the groups as an array that is not NULL.

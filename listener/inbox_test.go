@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -126,7 +127,7 @@ func TestInboxRefusesValues(t *testing.T) {
 			feed.Refused{Reason: "the cursor is of another history of the database", Stale: true},
 		},
 		"a malformed undo": {func() (json.RawMessage, error) { return inbox.Undo(ctx, "alice", nil, "x") }, feed.Refused{Reason: "malformed undo"}},
-		"a NUL":            {func() (json.RawMessage, error) { return inbox.Undo(ctx, "alice", nil, "\x00") }, feed.Refused{Reason: "a value contains characters that the database cannot store"}},
+		"a NUL":            {func() (json.RawMessage, error) { return inbox.Undo(ctx, "\x00", nil, "1") }, feed.Refused{Reason: "a value contains characters that the database cannot store"}},
 	} {
 		_, err := test.call()
 		if got, ok := errors.AsType[feed.Refused](err); !ok || got != test.want {
@@ -138,6 +139,62 @@ func TestInboxRefusesValues(t *testing.T) {
 	_, err := inbox.List(ended, "alice", nil, 20, "")
 	if _, refused := errors.AsType[feed.Refused](err); err == nil || refused {
 		t.Errorf("got %v after the end of the context, want an error that is not a feed.Refused", err)
+	}
+}
+
+// Malformed values are refused before a connection is used, so they cost PostgreSQL nothing and are not in its log. The
+// functions of the inbox refuse the same values. Well-formed values need a connection.
+func TestInboxRefusesMalformedValuesWithoutAStatement(t *testing.T) {
+	t.Parallel()
+	ctx, dsn := limited(t), dbtest.Inbox(t)
+	db, closed := connect(t, dsn), newInbox(t, dsn)
+	page := inboxOf(t)(newInbox(t, dsn).List(ctx, "alice", nil, 1, ""))
+	closed.Close()
+	const list, undo, mark = "SELECT rowcast.inbox('alice', before => $1)", "SELECT rowcast.inbox_undo('alice', $1)", "SELECT rowcast.inbox_mark('alice', 'read', up_to => $1)"
+	call := map[string]func(string) (json.RawMessage, error){
+		list: func(value string) (json.RawMessage, error) { return closed.List(ctx, "alice", nil, 1, value) },
+		undo: func(value string) (json.RawMessage, error) { return closed.Undo(ctx, "alice", nil, value) },
+		mark: func(value string) (json.RawMessage, error) { return closed.Mark(ctx, "alice", nil, "read", nil, value) },
+	}
+	tags := page.Cursor[len(page.Cursor)-len("-00000000-00000000"):]
+	for _, test := range []struct {
+		query, value string
+		malformed    bool
+	}{
+		{list, "007.9223372036854775807", false},
+		{list, "7", true},
+		{list, "7.9223372036854775808", true},
+		{list, "1234567890123456789.1", true},
+		{list, "7.+1", true},
+		{list, "7.1\n", true},
+		{undo, "123456789012345678", false},
+		{undo, "1234567890123456789", true},
+		{undo, "01", true},
+		{undo, "-1", true},
+		{undo, "1\n", true},
+		{undo, "0", true},
+		{mark, page.Cursor, false},
+		{mark, "0-0-999999999999999999-" + tags, false},
+		{mark, "0-0-1000000000000000000-" + tags, true},
+		{mark, "1-1000000000000000000-1000000000000000000-" + tags, true},
+		{mark, "0-0-2-" + tags, true},
+		{mark, "1-0-7-~AAAA" + tags, false},
+		{mark, "1-0-7-~AAAAA" + tags, true},
+		{mark, "1-0-7-~gA" + tags, true},
+		{mark, strings.Repeat("日", 200), true},
+	} {
+		_, err := call[test.query](test.value)
+		refused, malformed := errors.AsType[feed.Refused](err)
+		if malformed != test.malformed {
+			t.Errorf("%.120q: got %v, want a feed.Refused: %v", test.value, err, test.malformed)
+		}
+		_, err = db.Exec(ctx, test.query, test.value)
+		failed, _ := errors.AsType[*pgconn.PgError](err)
+		if malformed && (failed == nil || failed.Code != "22023" || failed.Message != "rowcast: "+refused.Reason) {
+			t.Errorf("%.120q: got %q, want the error of the function: %v", test.value, refused.Reason, err)
+		} else if !malformed && failed != nil && failed.Code == "22023" {
+			t.Errorf("%.120q: the function refused the value: %v", test.value, err)
+		}
 	}
 }
 
