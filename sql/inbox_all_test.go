@@ -3,6 +3,7 @@ package sql_test
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -338,6 +339,48 @@ func TestInboxRefuses(t *testing.T) {
 	run(t, v.conn, changed(0, strconv.FormatInt(id+1, 10))) // in the same epoch, the anchor does not matter
 	if got := v.stateOf(id); !got.read {
 		t.Errorf("after a cursor with another anchor: got %+v, want a row that is read", got)
+	}
+}
+
+// At most 5,000 rows can be marked as unread, or be unarchived, one by one since "all", because each list reads the state
+// of these rows. The undo of an "all" has the same limit.
+func TestInboxLimitsRowsThatAllDoesNotChange(t *testing.T) {
+	t.Parallel()
+	for action, opposite := range map[string]string{"read": "unread", "archive": "unarchive"} {
+		t.Run(action, func(t *testing.T) {
+			t.Parallel()
+			v := alice(t)
+			v.list()
+			run(t, v.conn, "INSERT INTO rowcast.notifications (recipient, data) SELECT 'alice', '1' FROM generate_series(1, 5001)")
+			older := v.list().Cursor
+			ids := append(v.newest(5001), send(t, v.conn, "alice"))
+			v.markAll(action, v.list().Cursor)
+			const mark, undo = "SELECT rowcast.inbox_mark('alice', $1, ids => $2)", "SELECT rowcast.inbox_undo('alice', $1)"
+			refused := func(query string, args ...any) {
+				t.Helper()
+				_, err := v.conn.Exec(dbtest.Context(t), query, args...)
+				if failure, _ := errors.AsType[*pgconn.PgError](err); failure == nil || failure.Code != "22023" || !strings.Contains(failure.Message, "more than 5,000 rows would be "+strings.Replace(opposite, "unread", "marked as unread", 1)) {
+					t.Errorf("%s: got %v, want an error about the limit", query, err)
+				}
+			}
+			for part := range slices.Chunk(ids[:5000], 1000) {
+				v.mark(opposite, part...)
+			}
+			refused(mark, opposite, ids[5001:])
+			v.mark(action, ids[0])
+			v.mark(opposite, ids[0])
+			swept := v.markAll(action, older)
+			v.mark(opposite, ids[5001])
+			refused(undo, swept.Undo)
+			v.mark(action, ids[5001])
+			if got := v.undo(swept.Undo); !got.Undone {
+				t.Error("the undo that leads to 5,000 rows has undone nothing")
+			}
+			v.markAll(action, v.list().Cursor)
+			if got := v.mark(opposite, ids[5001]); got.Version == 0 {
+				t.Error("no row could be changed after all")
+			}
+		})
 	}
 }
 

@@ -66,6 +66,22 @@ BEGIN
     RETURN result || extra;
 END $$;
 
+-- inbox_limit() raises an error if a user has marked more than 5,000 rows as unread one by one since "all" (action = 'unread'), or has
+-- unarchived as many ('unarchive'). Each call of inbox() reads the state of all these rows.
+CREATE FUNCTION rowcast.inbox_limit(u rowcast.inbox_users, action text) RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+    SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off AS $$
+BEGIN
+    IF action = 'unread' AND EXISTS (SELECT FROM rowcast.inbox_states AS s WHERE s.recipient = u.recipient AND NOT s.read
+            AND s.read_version > u.read_version OFFSET 5000) THEN
+        RAISE EXCEPTION 'rowcast: more than 5,000 rows would be marked as unread one by one: mark all rows as read first'
+            USING ERRCODE = 'invalid_parameter_value';
+    ELSIF action = 'unarchive' AND EXISTS (SELECT FROM rowcast.inbox_states AS s WHERE s.recipient = u.recipient AND NOT s.archived
+            AND s.archived_version > u.archived_version OFFSET 5000) THEN
+        RAISE EXCEPTION 'rowcast: more than 5,000 rows would be unarchived one by one: archive all rows first'
+            USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+END $$;
+
 -- inbox_lock() returns the row of a user and locks it, so that the changes of a user come one after the other.
 CREATE FUNCTION rowcast.inbox_lock(me text) RETURNS rowcast.inbox_users LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -118,6 +134,7 @@ BEGIN
     u := rowcast.inbox_lock(recipient);
     changed := rowcast.inbox_set(u, recipients, action, ids);
     IF changed.ids <> '{}' THEN
+        PERFORM rowcast.inbox_limit(u, action);
         event := jsonb_build_object('action', action, 'ids', to_jsonb(changed.ids::text[]));
         IF action IN ('read', 'archive') THEN
             PERFORM rowcast.inbox_remember(u, action, changed.ids, false);
@@ -275,6 +292,9 @@ BEGIN
         SELECT coalesce(array_agg(r.id ORDER BY r.id), '{}') INTO undone FROM restored AS r;
     END IF;
     IF all_undone THEN
+        IF undone <> '{}' THEN
+            PERFORM rowcast.inbox_limit(u, 'un' || change.action);
+        END IF;
         event := '{"action": "reload"}';
     ELSIF undone <> '{}' THEN
         event := jsonb_build_object('action', 'un' || change.action, 'ids', to_jsonb(undone::text[]));
