@@ -271,7 +271,7 @@ func checkIndexes(ctx context.Context, db querier) error {
 		AND relkind = 'r' AND NOT EXISTS (SELECT FROM pg_index WHERE indrelid = c.oid))`
 	var incomplete bool
 	if err := db.QueryRow(ctx, find).Scan(&incomplete); err != nil {
-		return fmt.Errorf("find the indexes: %w", err)
+		return fmt.Errorf("find the schema: %w", err)
 	}
 	if incomplete {
 		return ErrIncomplete

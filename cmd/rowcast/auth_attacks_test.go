@@ -248,7 +248,7 @@ func TestWeakKeysAreRefused(t *testing.T) {
 		"no public key in PEM":                  {"--jwt-key", fileOf(t, []byte("ssh-rsa AAAA"))},
 		"only 1 of 3 PEM blocks can be read":    {"--jwt-key", fileOf(t, bytes.TrimSpace(pemOf(t, k.ed.Public())), pemOf(t, k.ec.Public()), pemOf(t, k.rsa.Public()))},
 		"this is a private key, which only the app that signs tokens may have": {"--jwt-key", fileOf(t, pemOf(t, k.rsa))},
-		"the key is not supported: use RSA with at least 2048 bits":            {"--jwt-key", fileOf(t, pemOf(t, k.smallRSA.Public()))},
+		"the key is not supported: use RSA with 2048 to 16384 bits":            {"--jwt-key", fileOf(t, pemOf(t, k.smallRSA.Public()))},
 		"is not the name of a cookie":                                          {"--jwt-secret", secret, "--jwt-cookie", "a=b"},
 		"give only one of --jwt-secret, --insecure-uid\n":                      {"--jwt-secret", secret, "--insecure-uid"},
 	} {

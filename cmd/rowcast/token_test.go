@@ -42,7 +42,7 @@ func TestTokenThatIsRefused(t *testing.T) {
 		"--expires: 0s is not from 1s to 3650d":                                                                            {"--expires", "0s", "--jwt-secret", secret},
 		`--jwt-groups-claim: "sub" is not a claim that can contain groups`:                                                 {"--jwt-groups-claim", "sub", "--jwt-secret", secret},
 		"this is a public key, which only the hub uses: give the matching private key":                                     {"--jwt-private-key", fileOf(t, pemOf(t, k.rsa.Public()))},
-		"the key is not supported: use RSA with at least 2048 bits, ":                                                      {"--jwt-private-key", fileOf(t, pemOf(t, k.smallRSA))},
+		"the key is not supported: use RSA with 2048 to 16384 bits, ":                                                      {"--jwt-private-key", fileOf(t, pemOf(t, k.smallRSA))},
 		"the file is not in PEM format: give a file that openssl genpkey has written":                                      {"--jwt-private-key", fileOf(t, []byte(secret))},
 		`the file contains "CERTIFICATE", and no private key in a format that rowcast reads: give a file that openssl `:    {"--jwt-private-key", fileOf(t, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE"}))},
 		`the file contains "OPENSSH PRIVATE KEY", and no private key in a format that rowcast reads: give a file that `:    {"--jwt-private-key", fileOf(t, pem.EncodeToMemory(&pem.Block{Type: "OPENSSH PRIVATE KEY"}))},

@@ -92,7 +92,7 @@ func parsePublicKey(block *pem.Block) (public crypto.PublicKey, err error) {
 }
 
 // ErrKeyKind reports a key that is not supported.
-var ErrKeyKind = errors.New("the key is not supported: use RSA with at least 2048 bits and at most 16384 bits, ECDSA on P-256, P-384 or P-521, or Ed25519")
+var ErrKeyKind = errors.New("the key is not supported: use RSA with 2048 to 16384 bits, ECDSA on P-256, P-384 or P-521, or Ed25519")
 
 // publicAlgorithms are the algorithms of all supported public keys.
 var publicAlgorithms = []string{"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"}
