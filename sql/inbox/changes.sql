@@ -320,8 +320,9 @@ BEGIN
     END IF;
     INSERT INTO rowcast.notifications (recipient, data)
         SELECT rowcast.inbox_twin(g.recipient), CASE WHEN count(*) > 1000 THEN '{"action": "reload"}'
-                ELSE jsonb_build_object('action', 'delete', 'ids', jsonb_agg(g.id::text ORDER BY g.id)) END
-            FROM gone AS g WHERE NOT starts_with(g.recipient, 'rowcast.') GROUP BY g.recipient;
+                ELSE jsonb_build_object('action', 'delete', 'ids', jsonb_agg(g.id::text ORDER BY g.id) FILTER (WHERE g.place <= 1000)) END
+            FROM (SELECT o.recipient, o.id, row_number() OVER (PARTITION BY o.recipient) AS place
+                FROM gone AS o WHERE NOT starts_with(o.recipient, 'rowcast.')) AS g GROUP BY g.recipient;
     RETURN NULL;
 END $$;
 CREATE TRIGGER inbox_deleted AFTER DELETE ON rowcast.notifications REFERENCING OLD TABLE AS gone
