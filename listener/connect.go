@@ -317,7 +317,8 @@ var ownDatabase = "NOT " + sql.HasRestored
 // [ErrPooled], [ErrStandby], [ErrIncomplete], [sql.ErrNoSchema], [sql.ErrRestored], or another error of one of these
 // steps. While pg_restore is at work, it is ErrIncomplete, even if the contents of rowcast.migrations are not restored
 // yet: the schema then needs no migration, and [sql.Migrate] would disturb the restore. Preflight also logs the first
-// differences between the schema and what [sql.Migrate] installs. Such differences are no error.
+// differences between the schema and what [sql.Migrate] installs. Such differences are no error, and a failure to find
+// them is only logged.
 func (l *Listener) Preflight(ctx context.Context) error {
 	defaults(l)
 	conn, err := l.connect(ctx, "preflight", nil)
@@ -325,20 +326,28 @@ func (l *Listener) Preflight(ctx context.Context) error {
 		return err
 	}
 	defer closeNow(conn)
-	ctx, cancel := context.WithTimeout(ctx, l.Timeout)
-	defer cancel()
-	return l.withSettings(ctx, conn, func(db querier) error {
+	bounded := func(read func(context.Context, querier) error) error {
+		ctx, cancel := context.WithTimeout(ctx, l.Timeout)
+		defer cancel()
+		return l.withSettings(ctx, conn, func(db querier) error { return read(ctx, db) })
+	}
+	err = bounded(func(ctx context.Context, db querier) error {
 		if err := checkIndexes(ctx, db); err != nil {
 			return err
 		}
 		if err := sql.Check(ctx, db); err != nil {
 			return err
 		}
-		if _, err := beginEpoch(ctx, db); err != nil {
-			return err
-		}
-		return l.logDifferences(ctx, db)
+		_, err := beginEpoch(ctx, db)
+		return err
 	})
+	if err != nil {
+		return err
+	}
+	if err := bounded(l.logDifferences); err != nil && ctx.Err() == nil {
+		l.Logger.Warn("cannot compare the schema with what rowcast migrate installs: run rowcast doctor", "error", err)
+	}
+	return nil
 }
 
 // logDifferences logs the first differences between the schema and what [sql.Migrate] installs. It compares nothing if

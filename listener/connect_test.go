@@ -224,3 +224,24 @@ func TestPreflightLogsDifferences(t *testing.T) {
 		}
 	}
 }
+
+// If the comparison of the schema takes too long, Preflight logs it and succeeds.
+func TestPreflightSucceedsWithoutDifferences(t *testing.T) {
+	t.Parallel()
+	for _, pollOnly := range []bool{false, true} {
+		t.Run(fmt.Sprintf("PollOnly=%t", pollOnly), func(t *testing.T) {
+			t.Parallel()
+			dsn := dbtest.Database(t)
+			conn := connect(t, dsn)
+			exec(t, conn, "BEGIN")
+			exec(t, conn, "LOCK TABLE pg_catalog.pg_rewrite IN ACCESS EXCLUSIVE MODE") // of all steps, only the comparison reads pg_rewrite
+			var log bytes.Buffer
+			l := newListener(t, dsn)
+			l.PollOnly, l.Timeout, l.Logger = pollOnly, 5*time.Second, slog.New(slog.NewTextHandler(&log, nil))
+			const want = "cannot compare the schema with what rowcast migrate installs: run rowcast doctor"
+			if err := l.Preflight(limited(t)); err != nil || strings.Count(log.String(), want) != 1 {
+				t.Errorf("got %v and the log %s, want no error and %s", err, &log, want)
+			}
+		})
+	}
+}
