@@ -192,7 +192,7 @@ func checkPrimary(ctx context.Context, conn *pgx.Conn) error {
 // inTransaction calls read in a transaction that has the settings. After the transaction, the connection may serve
 // other clients of a pooler.
 func inTransaction(ctx context.Context, conn *pgx.Conn, timeout time.Duration, read func(querier) error) error {
-	return pgx.BeginTxFunc(ctx, conn, pgx.TxOptions{IsoLevel: pgx.ReadCommitted, AccessMode: pgx.ReadWrite}, func(tx pgx.Tx) error {
+	err := pgx.BeginTxFunc(ctx, conn, pgx.TxOptions{IsoLevel: pgx.ReadCommitted, AccessMode: pgx.ReadWrite}, func(tx pgx.Tx) error {
 		var names, values []string
 		for name, value := range settingsFor(majorVersion(conn), timeout) {
 			names, values = append(names, name), append(values, value)
@@ -204,6 +204,17 @@ func inTransaction(ctx context.Context, conn *pgx.Conn, timeout time.Duration, r
 		}
 		return read(tx)
 	})
+	if refusesTransactions(err) {
+		return fmt.Errorf("%w (%w)", ErrStatementPooled, err)
+	}
+	return err
+}
+
+// refusesTransactions reports whether an error is PgBouncer's answer to a BEGIN in the pool mode statement. Other errors
+// with the same code can be temporary. PgBouncer's messages are always in English, and its errors name no routine.
+func refusesTransactions(err error) bool {
+	failed, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && failed.Code == "08P01" && failed.Routine == "" && strings.Contains(failed.Message, "statement pooling mode")
 }
 
 // majorVersion returns the major version of the server, for example 15.
@@ -314,11 +325,11 @@ func isAnchorValid(ctx context.Context, db querier, c cursor.Cursor) (bool, erro
 var ownDatabase = "NOT " + sql.HasRestored
 
 // Preflight connects as Run does, checks the schema, and begins an epoch if rowcast.epoch is empty. The error may be
-// [ErrPooled], [ErrStandby], [ErrIncomplete], [sql.ErrNoSchema], [sql.ErrRestored], or another error of one of these
-// steps. While pg_restore is at work, it is ErrIncomplete, even if the contents of rowcast.migrations are not restored
-// yet: the schema then needs no migration, and [sql.Migrate] would disturb the restore. Preflight also logs the first
-// differences between the schema and what [sql.Migrate] installs. Such differences are no error, and a failure to find
-// them is only logged.
+// [ErrPooled], [ErrStatementPooled], [ErrStandby], [ErrIncomplete], [sql.ErrNoSchema], [sql.ErrRestored], or another
+// error of one of these steps. While pg_restore is at work, it is ErrIncomplete, even if the contents of
+// rowcast.migrations are not restored yet: the schema then needs no migration, and [sql.Migrate] would disturb the
+// restore. Preflight also logs the first differences between the schema and what [sql.Migrate] installs. Such
+// differences are no error, and a failure to find them is only logged.
 func (l *Listener) Preflight(ctx context.Context) error {
 	defaults(l)
 	conn, err := l.connect(ctx, "preflight", nil)

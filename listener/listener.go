@@ -292,6 +292,10 @@ func setDefault[T comparable](field *T, value T) {
 // nothing, and the park lock would stay with a session of the server that also serves other clients.
 var ErrPooled = errors.New("the database connection goes through a transaction pooler (PgBouncer): connect directly, or poll (--poll)")
 
+// ErrStatementPooled reports that PgBouncer has the pool mode statement, in which it allows no transactions.
+var ErrStatementPooled = errors.New("PgBouncer has pool_mode = statement, but a hub needs transactions: " +
+	"set pool_mode = transaction for this database or user in PgBouncer, or connect directly")
+
 // ErrStandby reports that the server is a standby. There, pg_current_snapshot() does not list the transactions that run on
 // the primary, so a cursor would claim their rows, and these rows would be missed.
 var ErrStandby = errors.New("the database is a standby: connect to the primary (target_session_attrs=read-write)")

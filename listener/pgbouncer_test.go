@@ -71,3 +71,17 @@ func TestTransactionPooler(t *testing.T) {
 		}
 	}
 }
+
+// A hub refuses PgBouncer in statement mode, with PollOnly too, because it needs transactions.
+func TestStatementPooler(t *testing.T) {
+	t.Parallel()
+	pooled := dbtest.PgBouncer(t, dbtest.Database(t), "statement", 1)
+	if err := newListener(t, pooled).Preflight(limited(t)); !errors.Is(err, listener.ErrPooled) {
+		t.Errorf("Preflight: got %v, want %v", err, listener.ErrPooled)
+	}
+	l := newListener(t, pooled)
+	l.PollOnly = true
+	if err := l.Preflight(limited(t)); !errors.Is(err, listener.ErrStatementPooled) {
+		t.Errorf("Preflight with PollOnly: got %v, want %v", err, listener.ErrStatementPooled)
+	}
+}

@@ -60,7 +60,7 @@ func (s *Server) awaitDatabase(ctx context.Context, addr net.Addr) error {
 // temporary, even if another host is a standby: it may become the primary.
 func isTemporary(err error) bool {
 	switch {
-	case err == nil, errors.Is(err, listener.ErrPooled), errors.Is(err, listener.ErrStandby),
+	case err == nil, errors.Is(err, listener.ErrPooled), errors.Is(err, listener.ErrStatementPooled), errors.Is(err, listener.ErrStandby),
 		errors.Is(err, sql.ErrNoSchema), errors.Is(err, sql.ErrRestored), errors.Is(err, sql.ErrNoInbox):
 		return false
 	case errors.Is(err, listener.ErrIncomplete):

@@ -39,6 +39,7 @@ func TestIsTemporary(t *testing.T) {
 		{&net.OpError{Op: "remote error", Err: tls.AlertError(42)}, false}, // a bad certificate
 		{&tls.CertificateVerificationError{}, false},
 		{listener.ErrPooled, false},
+		{listener.ErrStatementPooled, false},
 		{listener.ErrStandby, false},
 		{pgconn.ErrReadOnlyConnection, false},
 		{pgconn.ErrStandbyConnection, false},
