@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"os"
+	"path/filepath"
 	"regexp"
 	"runtime"
 	"strings"
@@ -183,6 +184,36 @@ func TestServeStartsDuringAFailover(t *testing.T) {
 	h.err.await(t, `\(a server answers, but it is a standby or read-only, and target_session_attrs asks for the primary\)" retry_in=`)
 	h.checkWaits(t)
 	runSQL(t, standby.DSN("postgres"), "SELECT pg_promote()")
+	h.err.await(t, `msg=listening`)
+}
+
+// A hub that starts during a switchover, when all of several hosts are read-only, waits until one of them is the primary.
+// With a single host, it does not wait. Here, the hosts are two paths of one server.
+func TestServeStartsDuringASwitchover(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	config, err := pgx.ParseConfig(dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := filepath.Join(dbtest.Home(t), "other")
+	if err := os.Symlink(config.Host, other); err != nil {
+		t.Fatal(err)
+	}
+	runSQL(t, dsn, "ALTER DATABASE "+config.Database+" SET default_transaction_read_only = on")
+	url := func(hosts, ports string) string {
+		query := url.Values{"host": {hosts}, "port": {ports}, "target_session_attrs": {"read-write"}}
+		return "postgres://" + config.User + "@/" + config.Database + "?" + query.Encode()
+	}
+	single := start(t, nil, "serve", "--insecure-uid", "--listen", "127.0.0.1:0", "--database-url", url(config.Host, fmt.Sprint(config.Port)))
+	single.err.await(t, "target_session_attrs asks for the primary")
+	if code := single.wait(); code != 1 {
+		t.Errorf("with a single host, serve ended with exit code %d, want 1", code)
+	}
+	h := waiting(t, url(config.Host+","+other, fmt.Sprintf("%d,%d", config.Port, config.Port)))
+	h.err.await(t, `\(a server answers, but it is a standby or read-only, and target_session_attrs asks for the primary\)" retry_in=`)
+	h.checkWaits(t)
+	runSQL(t, dsn, "SET default_transaction_read_only = off", "ALTER DATABASE "+config.Database+" RESET default_transaction_read_only")
 	h.err.await(t, `msg=listening`)
 }
 

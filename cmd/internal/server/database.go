@@ -56,8 +56,8 @@ func (s *Server) awaitDatabase(ctx context.Context, addr net.Addr) error {
 
 // isTemporary reports whether an error of the first connection may disappear without the operator, because the database
 // is still starting, for example. A wrong password, a missing database, schema or inbox, an invalid certificate, a
-// standby and a pooler are not temporary. If there are several hosts and one of them has a temporary error, the error is
-// temporary, even if another host is a standby: it may become the primary.
+// standby and a pooler are not temporary. But if there are several hosts, a standby is temporary: during a failover or a
+// switchover, one of the hosts becomes the primary.
 func isTemporary(err error) bool {
 	switch {
 	case err == nil, errors.Is(err, listener.ErrPooled), errors.Is(err, listener.ErrStatementPooled), errors.Is(err, listener.ErrStandby),
@@ -75,8 +75,20 @@ func isTemporary(err error) bool {
 	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
 		return false
 	}
-	return database.NetworkError(err) != nil || pgconn.Timeout(err) || errors.Is(err, context.DeadlineExceeded) ||
+	return isSwitchover(err) || database.NetworkError(err) != nil || pgconn.Timeout(err) || errors.Is(err, context.DeadlineExceeded) ||
 		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
+}
+
+// isSwitchover reports whether a connection failed because a server is a standby or read-only, and the database URL
+// names more hosts than one.
+func isSwitchover(err error) bool {
+	failed, ok := errors.AsType[*pgconn.ConnectError](err)
+	if !ok || !errors.Is(err, pgconn.ErrReadOnlyConnection) && !errors.Is(err, pgconn.ErrStandbyConnection) {
+		return false
+	}
+	first := failed.Config
+	// A host occurs twice if it is tried with and without TLS.
+	return slices.ContainsFunc(first.Fallbacks, func(f *pgconn.FallbackConfig) bool { return f.Host != first.Host || f.Port != first.Port })
 }
 
 // isTemporaryCode reports whether a SQLSTATE means a temporary error
