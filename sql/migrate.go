@@ -126,9 +126,10 @@ const Secure = `SELECT pg_catalog.set_config('search_path', 'pg_catalog, pg_temp
 
 // secured calls change in a transaction that begins with [Secure]. The transaction is READ COMMITTED. With another
 // default_transaction_isolation, it would have a snapshot from before it gets the lock of migrations, and so would not
-// see the migrations of the session that had the lock before.
-func secured(ctx context.Context, conn *pgx.Conn, change func(pgx.Tx) error) error {
-	return pgx.BeginTxFunc(ctx, conn, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, func(tx pgx.Tx) error {
+// see the migrations of the session that had the lock before. A transaction that writes is [pgx.ReadWrite], because
+// default_transaction_read_only may be on.
+func secured(ctx context.Context, conn *pgx.Conn, mode pgx.TxAccessMode, change func(pgx.Tx) error) error {
+	return pgx.BeginTxFunc(ctx, conn, pgx.TxOptions{IsoLevel: pgx.ReadCommitted, AccessMode: mode}, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, Secure); err != nil {
 			return err
 		}
@@ -155,7 +156,7 @@ func (m Migrator) locked(ctx context.Context, conn *pgx.Conn, change func(pgx.Tx
 	for began, reported := time.Now(), false; ; {
 		var locked bool
 		holder := ""
-		err := secured(ctx, conn, func(tx pgx.Tx) error {
+		err := secured(ctx, conn, pgx.ReadWrite, func(tx pgx.Tx) error {
 			if err := tx.QueryRow(ctx, "SELECT pg_try_advisory_xact_lock($1)", lockKey).Scan(&locked); err != nil {
 				return err
 			}

@@ -112,6 +112,30 @@ func TestSettingsOfTheDatabaseDoNotDisturb(t *testing.T) {
 	}
 }
 
+// The schema can be changed in a database whose transactions are read-only by default, and the watched tables listed.
+func TestDefaultTransactionReadOnly(t *testing.T) {
+	t.Parallel()
+	dsn, ctx := dbtest.Empty(t), dbtest.Context(t)
+	conn := connect(t, dsn) // this session begins before the setting, so it may write
+	run(t, conn, "CREATE TABLE orders (id bigint PRIMARY KEY, who text)")
+	run(t, conn, "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET default_transaction_read_only = on', current_database()); END $$")
+	if _, _, err := sql.Migrate(ctx, dsn); err != nil {
+		t.Fatalf("Migrate: %v", err)
+	}
+	if err := sql.Grant(ctx, dsn, sql.Roles{Hubs: []string{"postgres"}}); err != nil {
+		t.Errorf("Grant: %v", err)
+	}
+	if _, err := (sql.Watch{Table: "public.orders", Recipient: "n.who"}).Install(ctx, dsn); err != nil {
+		t.Errorf("Install: %v", err)
+	}
+	if all, err := sql.ListWatched(ctx, dsn); err != nil || len(all) != 1 {
+		t.Errorf("ListWatched: got %v, %v, want one table", all, err)
+	}
+	if _, _, err := sql.Unwatch(ctx, dsn, "public.orders"); err != nil {
+		t.Errorf("Unwatch: %v", err)
+	}
+}
+
 func dump(t *testing.T, pgDump, dsn string) string {
 	t.Helper()
 	out, err := exec.CommandContext(dbtest.Context(t), pgDump, "--schema-only", dsn).CombinedOutput()

@@ -118,7 +118,7 @@ func onTable(ctx context.Context, dsn, name string, change func(tx pgx.Tx, table
 	if target == nil {
 		return fmt.Errorf("the table %s was not found in this database: write it with its schema, as in public.orders, and a name with capital letters in double quotes", name)
 	}
-	err = securedByOwner(ctx, conn, func(tx pgx.Tx) error {
+	err = securedByOwner(ctx, conn, pgx.ReadWrite, func(tx pgx.Tx) error {
 		var table string
 		const begin = "SELECT $1::oid::regclass::text FROM set_config('lock_timeout', $2, true)"
 		if err := tx.QueryRow(ctx, begin, *target, fmt.Sprint(watchLockTimeout.Milliseconds())).Scan(&table); err != nil {
@@ -138,9 +138,9 @@ func onTable(ctx context.Context, dsn, name string, change func(tx pgx.Tx, table
 
 // securedByOwner calls f like [secured], if the schema has the functions that watch tables. If the role lacks a right
 // and the error has no hint, it names the owner of the schema.
-func securedByOwner(ctx context.Context, conn *pgx.Conn, f func(tx pgx.Tx) error) error {
+func securedByOwner(ctx context.Context, conn *pgx.Conn, mode pgx.TxAccessMode, f func(tx pgx.Tx) error) error {
 	var owner string
-	err := secured(ctx, conn, func(tx pgx.Tx) (err error) {
+	err := secured(ctx, conn, mode, func(tx pgx.Tx) (err error) {
 		if owner, err = checkInstalled(ctx, tx); err != nil {
 			return err
 		}
@@ -211,7 +211,7 @@ func ListWatched(ctx context.Context, dsn string) (all []Watched, err error) {
 		return nil, err
 	}
 	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
-	err = securedByOwner(ctx, conn, func(tx pgx.Tx) (err error) {
+	err = securedByOwner(ctx, conn, pgx.ReadOnly, func(tx pgx.Tx) (err error) { // a standby lists the tables, too
 		all, err = ReadWatched(ctx, tx)
 		return err
 	})
