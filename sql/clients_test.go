@@ -12,6 +12,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"rowcast/sql"
 	"rowcast/sql/dbtest"
 )
 
@@ -88,6 +89,27 @@ func TestAlembicLeavesTheSchemaAlone(t *testing.T) {
 	conn, app, _, _ := granted(t)
 	if out := runClient(t, conn, app, "app", python, file); out != "drops: True\nwith include_object: []\n" {
 		t.Errorf("got %q, want no change with include_object, and changes without", out)
+	}
+}
+
+// Alembic executes a string as SQLAlchemy's text(), in which a colon before a name, as in xids[:page], is a parameter.
+func TestAlembicRunsThePrintedScript(t *testing.T) {
+	t.Parallel()
+	python := dbtest.Interpreter(t, "/usr/bin/python3", "import alembic, psycopg2", "alembic python3-psycopg2")
+	dir := t.TempDir()
+	program, script := filepath.Join(dir, "program_script.py"), filepath.Join(dir, "rowcast.sql")
+	writeFile(t, program, readFile(t, filepath.Join(debianDir, "alembic_script.py")))
+	conn := connect(t, dbtest.Empty(t))
+	writeFile(t, script, printed(t, sql.Script{NoTransaction: true, Inbox: true}))
+	for range 2 { // the second run changes nothing
+		runClient(t, conn, conn.Config().User, "owner", python, program, script)
+	}
+	run(t, conn, "SET search_path = pg_catalog")
+	if all, err := sql.Differences(dbtest.Context(t), conn); err != nil || len(all) > 0 {
+		t.Errorf("Differences: got %v, %v, want none", all, err)
+	}
+	if err := sql.CheckInbox(dbtest.Context(t), conn); err != nil {
+		t.Errorf("CheckInbox: %v", err)
 	}
 }
 

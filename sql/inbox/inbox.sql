@@ -342,7 +342,7 @@ BEGIN
             'seen', rowcast.inbox_is_seen(s.seen, n.recipient <> u.recipient, n.xid, u.seen, u.visited),
             'read', rowcast.inbox_is_read(s.read, s.read_version, n.recipient <> u.recipient, n.xid, u.read, u.read_version, u.visited))
             || CASE WHEN small THEN '{}' ELSE '{"too_large": true}'::jsonb END ORDER BY n.xid DESC, n.id DESC), '[]') INTO items
-        FROM unnest(xids[:page], ids[:page]) AS f (xid, id)
+        FROM unnest(xids[1:page], ids[1:page]) AS f (xid, id)
         CROSS JOIN LATERAL (SELECT * FROM rowcast.notifications AS n WHERE n.id = f.id OFFSET 0) AS n
         LEFT JOIN LATERAL (SELECT * FROM rowcast.inbox_states AS s WHERE s.recipient = u.recipient AND s.id = n.id OFFSET 0) AS s ON true
         CROSS JOIN LATERAL (SELECT CASE WHEN pg_column_size(n.data) > 65536 THEN false ELSE octet_length(n.data::text) <= 262144 END AS small) AS size
