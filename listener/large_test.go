@@ -160,11 +160,11 @@ func TestWorkIsLinearWhereRowsExpand(t *testing.T) {
 // first (Warm).
 func TestManyLargeRowsTakeLongerThanTimeout(t *testing.T) {
 	t.Parallel()
-	const rows = 80
+	const rows = 120
 	dsn := dbtest.Database(t)
 	conn := connect(t, dsn)
 	slow(t, conn, 25*time.Millisecond)
-	small := func(l *listener.Listener) { l.PageBytes, l.MaxData, l.Timeout = 1<<16, 1<<16, 3*time.Second }
+	small := func(l *listener.Listener) { l.PageBytes, l.MaxData, l.Timeout = 1<<16, 1<<16, 6*time.Second }
 	check := func(r *reader, got []feed.Row) {
 		t.Helper()
 		for i, row := range got {

@@ -54,7 +54,7 @@ func TestNoRowWaitsForASafetyPoll(t *testing.T) {
 // nothing.
 const (
 	leastLocks = 100
-	longest    = 25 * time.Second
+	longest    = time.Minute
 )
 
 // A parkProof counts what happens in all databases with the same number of hubs.
@@ -189,10 +189,10 @@ func (p *tracker) rolledBack(recipients []string) {
 	}
 }
 
-// wait waits, for at most 5 s, until all hubs have delivered the committed rows with these recipients. It returns the
+// wait waits, for at most patience, until all hubs have delivered the committed rows with these recipients. It returns the
 // number of rows that a hub has not delivered by then.
 func (p *tracker) wait(recipients []string) (missed int) {
-	deadline, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	deadline, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	for _, recipient := range recipients {
 		p.mu.Lock()

@@ -73,12 +73,14 @@ func TestTheLogOfUnnotifiedRowsIsLimited(t *testing.T) {
 	})
 	hub.waitForLock(t, 1)
 	exec(t, conn, "SET rowcast.ring = off")
+	began := time.Now()
 	for range 10 {
 		counted := hub.Stats.Unnotified.Load()
 		insert(t, conn, "unnotified")
 		hub.until(t, func() bool { return hub.Stats.Unnotified.Load() > counted })
 	}
-	if got := strings.Count(log.text(), "arrived without a notification"); got < 1 || got > 6 {
-		t.Errorf("the log has %d lines about 10 rows, want from 1 to 6", got)
+	most := 5 + int(time.Since(began)/(10*time.Second)) + 1 // at once, and then one in 10 s
+	if got := strings.Count(log.text(), "arrived without a notification"); got < 1 || got > most {
+		t.Errorf("the log has %d lines about 10 rows, want from 1 to %d", got, most)
 	}
 }

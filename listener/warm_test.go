@@ -113,7 +113,7 @@ func TestWarmingUpEnds(t *testing.T) {
 	slow(t, conn, 200*time.Millisecond)
 	exec(t, conn, `INSERT INTO rowcast.stored (recipient, data) SELECT '*', jsonb_build_array(1e131071) FROM generate_series(1, 100)`)
 	r := listen(t, dsn, func(l *listener.Listener) {
-		l.Warm, l.PageBytes, l.MaxData, l.Timeout = 1<<20, 1<<16, 1<<16, 2*time.Second
+		l.Warm, l.PageBytes, l.MaxData, l.Timeout = 1<<20, 1<<16, 1<<16, 4*time.Second
 	})
 	r.until(t, func() bool { return r.last.Cursor.Xmax > 0 && !r.last.Warming })
 	if r.last.Reset == "" || !r.last.Cursor.Whole() || len(r.read) == 0 || len(r.read) == 100 {
