@@ -3,6 +3,7 @@ package sql_test
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"testing"
 	"time"
@@ -236,7 +237,8 @@ func TestInboxWithLongSnapshots(t *testing.T) {
 	const counts = "rowcast.inbox_counts((SELECT rowcast.inbox_plain(u) FROM rowcast.inbox_users AS u), '{alice,*}')"
 	calls := []string{counts, "rowcast.inbox('alice')", "rowcast.inbox_mark('alice', 'seen', ids => '{}')"}
 	best := make([]time.Duration, len(calls))
-	for range 5 {
+	// On a busy machine, it may take some rounds until each call has run once without an interruption.
+	for round := 1; round <= 5 || round <= 100 && slices.Max(best) > 5*best[0]; round++ {
 		for i, call := range calls {
 			began := time.Now()
 			run(t, v.conn, "SELECT "+call)

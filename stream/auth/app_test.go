@@ -401,13 +401,22 @@ func TestConnectionToTheAppIsUsedAgain(t *testing.T) {
 	}
 	app := &App{URL: at, Logger: slog.New(slog.DiscardHandler), Failures: &failures.Record{}}
 	for _, status := range []string{"200", "302", "401", "403", "404", "500"} {
-		for range 2 {
-			if _, err := app.Authenticate(newRequest(t.Context(), "Cookie", status)); err == nil {
-				t.Errorf("status %s: got no error, want an error", status)
+		usesAgain := func() bool {
+			var used int32
+			for range 2 {
+				used = connections.Load()
+				if _, err := app.Authenticate(newRequest(t.Context(), "Cookie", status)); err == nil {
+					t.Errorf("status %s: got no error, want an error", status)
+				}
+			}
+			return connections.Load() == used
+		}
+		// If the rest of an answer arrives too late, which can happen on a busy machine, the connection is closed.
+		for tries := 1; !usesAgain(); tries++ {
+			if tries == 10 {
+				t.Errorf("status %s: the connection was not used again in %d tries, want it used again", status, tries)
+				break
 			}
 		}
-	}
-	if got := connections.Load(); got != 1 {
-		t.Errorf("12 requests used %d connections, want 1", got)
 	}
 }
