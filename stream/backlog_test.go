@@ -29,7 +29,7 @@ func text(size int) string { return `"` + strings.Repeat("x", size-2) + `"` }
 func TestStalledClientsDelayNoOthers(t *testing.T) {
 	t.Parallel()
 	const stalledClients, large = 50, 300 << 10
-	f := serveFeed(t, smallSendBuffers)
+	f := serveFeed(t, smallSendBuffers, func(s *site) { s.hub.Heartbeat = time.Hour })
 	var readers, stalled []*client
 	for range 10 {
 		c := listen(t, f.site, "alice")
@@ -81,7 +81,7 @@ func TestStalledClientsDelayNoOthers(t *testing.T) {
 func TestOverflow(t *testing.T) {
 	t.Parallel()
 	const backlog, size = 64 << 10, 1000
-	f := serveFeed(t, smallSendBuffers, func(s *site) { s.hub.Backlog = backlog })
+	f := serveFeed(t, smallSendBuffers, func(s *site) { s.hub.Backlog, s.hub.Heartbeat = backlog, time.Hour })
 	reading, stalled := listen(t, f.site, "alice"), openStalled(t, f.site, "alice")
 	reading.hello()
 	stalled.hello()

@@ -88,7 +88,7 @@ func TestPollOutlastsDeadlines(t *testing.T) {
 
 func testDeadlines(t *testing.T, protocol func(*httptest.Server)) {
 	t.Helper()
-	const limit = time.Second
+	const limit = 3 * time.Second
 	f := newFeed(t, func(s *site) { s.hub.Heartbeat = 3 * limit })
 	run(t, f.hub.Run)
 	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -121,7 +121,7 @@ func TestPollOfAClientThatLeaves(t *testing.T) {
 // A client that does not read a long answer is disconnected after two heartbeat intervals, and its memory is released.
 func TestPollOfAClientThatDoesNotRead(t *testing.T) {
 	t.Parallel()
-	f := serveFeed(t, func(s *site) { s.hub.Heartbeat, s.hub.Backlog, s.buffer = 200*time.Millisecond, 16<<20, 16<<10 })
+	f := serveFeed(t, func(s *site) { s.hub.Heartbeat, s.hub.Backlog, s.buffer = 2*time.Second, 16<<20, 16<<10 })
 	for range 4 {
 		f.publish("alice", "message", strings.Repeat("x", 2<<20))
 	}

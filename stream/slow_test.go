@@ -53,7 +53,7 @@ func TestAStalledStreamIsClosed(t *testing.T) {
 // allocates nothing large between two reads.
 func TestASlowStreamIsNotClosed(t *testing.T) {
 	t.Parallel()
-	const heartbeat = time.Second
+	const heartbeat = 3 * time.Second
 	for name, buffer := range map[string]int{"small": 4 << 10, "large": 1 << 20} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -62,7 +62,7 @@ func TestASlowStreamIsNotClosed(t *testing.T) {
 			c.hello()
 			e := f.publish("alice", "message", text(largeSize))
 			c.skipBeats()
-			c.readSlowly(heartbeat, 24<<10, e, func() {
+			c.readSlowly(heartbeat/2, 24<<10, e, func() {
 				if f.hub.Stats.Streams.Load() != 1 {
 					t.Fatal("the stream was closed, want it open, because the client accepts bytes")
 				}
@@ -80,7 +80,7 @@ func TestASlowPollIsNotClosed(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("on other systems, LimitUnsent does nothing")
 	}
-	const heartbeat = time.Second
+	const heartbeat = 2 * time.Second
 	f := serveFeed(t, func(s *site) {
 		s.hub.Heartbeat, s.buffer = heartbeat, 1<<20
 		s.listen = func(socket net.Listener) net.Listener { return limitingUnsent{socket} }
@@ -127,7 +127,7 @@ func TestAnIdleTLSStreamStaysOpen(t *testing.T) {
 	for _, http2 := range []bool{false, true} {
 		t.Run(fmt.Sprintf("HTTP/2: %v", http2), func(t *testing.T) {
 			t.Parallel()
-			const heartbeat = 50 * time.Millisecond
+			const heartbeat = 200 * time.Millisecond
 			f := newFeed(t, func(s *site) { s.hub.Heartbeat = heartbeat }) // sends no heartbeats, because Run is not called
 			c := listenTLS(t, f, http2, "alice")
 			c.hello()

@@ -23,7 +23,7 @@ func TestFewStreamsReadAtOneTime(t *testing.T) {
 	const reads = 3
 	dsn, g := dbtest.Database(t), newGate()
 	s := serve(t, dsn, func(s *site) {
-		s.listener.Config.Tracer, s.replays = g, reads
+		s.listener.Config.Tracer, s.listener.Timeout, s.replays = g, patience, reads
 		s.hub.Memory, s.hub.Heartbeat = 1, 50*time.Millisecond
 	})
 	live, db := listen(t, s, "live"), connect(t, dsn)

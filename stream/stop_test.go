@@ -30,7 +30,7 @@ func TestStopping(t *testing.T) {
 	for name, open := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			f := newFeed(t, func(s *site) { s.hub.Drain = 300 * time.Millisecond })
+			f := newFeed(t, func(s *site) { s.hub.Drain = 2 * time.Second })
 			stop := f.open(t)
 			c := open(t, f)
 			c.hello()

@@ -98,7 +98,7 @@ func TestElementInNode(t *testing.T) {
 func TestScriptPackage(t *testing.T) {
 	t.Parallel()
 	npm := dbtest.Program(t, "npm", "npm")
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	pack := exec.CommandContext(ctx, npm, "pack", "--dry-run", "--json", "--offline", "--cache", t.TempDir())
 	out, err := pack.Output()
