@@ -1,4 +1,4 @@
-"""An app whose sessions end 3 s after the last request that does not renew a stream.
+"""An app whose sessions end 10 s after the last request that does not renew a stream.
 
 Its arguments are an address, a port and a directory for the database.
 
@@ -28,7 +28,7 @@ settings.configure(
     DEFAULT_AUTO_FIELD="django.db.models.BigAutoField",
     USE_TZ=True,
     SESSION_SAVE_EVERY_REQUEST=True,
-    SESSION_COOKIE_AGE=3,
+    SESSION_COOKIE_AGE=10,
 )
 django.setup()
 

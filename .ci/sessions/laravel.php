@@ -1,5 +1,5 @@
 <?php
-// An app whose sessions end 3 s after the last request that does not renew a stream. Its arguments are an address, a
+// An app whose sessions end 10 s after the last request that does not renew a stream. Its arguments are an address, a
 // port and a directory for the sessions. The test puts code of cmd/rowcast/README.md in place of the comment README.
 
 if (PHP_SAPI === 'cli') {
@@ -22,12 +22,12 @@ use Illuminate\Session\SessionManager;
 
 $container = new Container;
 $container->instance('config', new Config(['session' => [
-    'driver' => 'file', 'store' => 'file', 'lifetime' => 3 / 60, 'expire_on_close' => false, 'encrypt' => false, 'lottery' => [0, 1],
+    'driver' => 'file', 'store' => 'file', 'lifetime' => 10 / 60, 'expire_on_close' => false, 'encrypt' => false, 'lottery' => [0, 1],
     'cookie' => 'laravel_session', 'path' => '/', 'domain' => null, 'secure' => false, 'http_only' => true, 'same_site' => 'lax',
 ]]));
 $cache = new Cache(new FileStore(new Filesystem, getenv('DIRECTORY')));
 $sessions = new SessionManager($container);
-$sessions->extend('file', fn () => new Illuminate\Session\CacheBasedSessionHandler($cache, 3 / 60));
+$sessions->extend('file', fn () => new Illuminate\Session\CacheBasedSessionHandler($cache, 10 / 60));
 
 $request = Request::capture();
 $response = (new StartSession($sessions))->handle($request, function (Request $request) {

@@ -1,4 +1,4 @@
-# An app whose sessions end 3 s after the last request that does not renew a stream. Its arguments are an address, a
+# An app whose sessions end 10 s after the last request that does not renew a stream. Its arguments are an address, a
 # port and the root directory of the app. The test puts code of cmd/rowcast/README.md in place of the comment README.
 
 require "action_controller/railtie"
@@ -16,7 +16,7 @@ class App < Rails::Application
   config.logger = Logger.new(nil)
   config.action_controller.default_protect_from_forgery = false
   config.cache_store = :memory_store
-  config.session_store :cache_store, key: "_app_session", expire_after: 3
+  config.session_store :cache_store, key: "_app_session", expire_after: 10
 end
 
 class SessionsController < ActionController::Base

@@ -28,7 +28,7 @@ func init() {
 }
 
 // waitLimit is the time limit of a wait for a process or for the sessions of a database.
-const waitLimit = 30 * time.Second
+const waitLimit = 2 * time.Minute
 
 // command returns a command that runs the program with its own home directory.
 func command(t *testing.T, home string, args ...string) *exec.Cmd {

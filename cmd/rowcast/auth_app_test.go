@@ -123,7 +123,7 @@ func TestAnswersOfTheApp(t *testing.T) {
 	t.Parallel()
 	elsewhere := newAuthApp(t, isAlice(300))
 	app := newAuthApp(t, nil)
-	h := secure(t, "--auth-url", app.URL, "--auth-timeout", "2s", "--log-format", "text")
+	h := secure(t, "--auth-url", app.URL, "--auth-timeout", "10s", "--log-format", "text")
 	redirect := func(status int) http.HandlerFunc {
 		return func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, elsewhere.URL+"/login", status) }
 	}
@@ -203,7 +203,7 @@ func TestAnswersOfTheApp(t *testing.T) {
 	}
 	for _, want := range []string{
 		"it redirected (302) instead of answering 401 itself", "it answered 500", "connection refused",
-		"no answer within 2s (requests running: 1)", fmt.Sprintf("rowcast_auth_unavailable_total %d\n", unknown+1),
+		"no answer within 10s (requests running: 1)", fmt.Sprintf("rowcast_auth_unavailable_total %d\n", unknown+1),
 	} {
 		if !strings.Contains(said, want) {
 			t.Errorf("the answers, the log and the metrics: got %s, want %q in it", said, want)

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -50,7 +51,7 @@ func startExpress(t *testing.T, milliseconds string) string {
 // The app in cmd/rowcast/README.md grants topics, and renewals do not extend its sessions.
 func TestExpress(t *testing.T) {
 	t.Parallel()
-	app := startExpress(t, "3000")
+	app := startExpress(t, strconv.FormatInt(idle.Milliseconds(), 10))
 	h := secure(t, "--auth-url", app+"/rowcast/auth")
 	cookie := signIn(t, app)
 	status, says := listenTo(t, h, "?topic=ticket:1", "Cookie", cookie)

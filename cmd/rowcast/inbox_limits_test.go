@@ -38,8 +38,13 @@ func TestInboxRequestsAreLimited(t *testing.T) {
 	for range cap(answers) {
 		go func() { answers <- post("alice") }()
 	}
-	for range 4 {
+	for refused, tries := 0, 0; refused < 4; tries++ {
 		got, _ := receive(t, answers, "an answer")
+		if got.status == 503 && tries < 200 { // on a slow machine, the first requests may end before the last ones arrive
+			go func() { answers <- post("alice") }()
+			continue
+		}
+		refused++
 		if got.status != 429 || got.header.Get("Retry-After") != "1" || got.body != "too many requests of this user are running or waiting: try again later\n" {
 			t.Errorf("got %d, %q, %s, want 429, Retry-After: 1 and that too many requests of this user are running or waiting", got.status, got.header, got.body)
 		}

@@ -16,7 +16,7 @@ import (
 
 // idle is the time after which the apps of these tests end a session, counted from the last request that does not renew
 // a stream.
-const idle = 3 * time.Second
+const idle = 10 * time.Second
 
 // signIn returns the cookie of a new session of the user 42.
 func signIn(t *testing.T, app string) (cookie string) {
