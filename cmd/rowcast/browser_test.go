@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/chromedp/cdproto/cdp"
+	"github.com/chromedp/cdproto/memory"
 	cdppage "github.com/chromedp/cdproto/page"
 	"github.com/chromedp/chromedp"
 
@@ -79,6 +80,11 @@ func startBrowser(t *testing.T, more ...chromedp.ExecAllocatorOption) browser {
 	})
 	if err := chromedp.Do(ctx); err != nil {
 		t.Fatalf("start %s: %v", program, err)
+	}
+	// If memory becomes short, Chromium must not remove pages from the back/forward cache.
+	suppressed := memory.SetPressureNotificationsSuppressedParams{Suppressed: true}
+	if _, err := chromedp.Call(ctx, memory.SetPressureNotificationsSuppressed, suppressed); err != nil {
+		t.Fatal(err)
 	}
 	return browser{ctx: ctx}
 }
