@@ -43,3 +43,28 @@ test("after a reset the list is loaded again", async (t) => {
   await server.drain();
   assert.deepEqual(shown(store), ["2", "1"]);
 });
+
+test("a long list is not loaded again while new rows wait", async (t) => {
+  const server = new InboxServer(t);
+  const insert = async (n) => {
+    for (let i = 0; i < n; i++) server.insert();
+    await server.drain();
+  };
+  for (let i = 0; i < 600; i++) server.insert();
+  const store = server.open({ limit: 100 });
+  await server.drain();
+  store.hold = true;
+  while (store.hasMore) {
+    store.loadMore();
+    await server.drain();
+  }
+  await insert(500);
+  assert.deepEqual([store.items.length, store.waiting], [600, 500]);
+  await insert(1); // the number of rows that wait is bounded too
+  assert.deepEqual([store.items.length, store.waiting, store.items[0].id], [100, 0, "1101"]);
+  await insert(450);
+  store.hold = false;
+  assert.equal(store.items.length, 550);
+  await insert(1);
+  assert.deepEqual([store.items.length, store.items[0].id], [100, "1552"]);
+});
