@@ -50,6 +50,10 @@ func testInboxElement(t *testing.T, b browser) {
 			"the page has another language":      testElementPageLanguage,
 			"content of the page":                testElementContent,
 			"rows wait while a user reads":       testElementReading,
+			"the page renders again":             testElementRender,
+			"a toast has the focus":              testElementToastFocus,
+			"one element announces a row":        testElementAnnouncement,
+			"the page is printed":                testElementPrint,
 		})
 		t.Run("a hub of another origin", func(t *testing.T) { testElementOrigin(t, b) })
 	}

@@ -8,14 +8,14 @@ function safeURL(text) {
   } catch {}
 }
 
-const text = (...values) => values.find((value) => typeof value === "string" && value !== "") ?? "";
+const isText = (value) => typeof value === "string" && value.trim() !== "";
 const member = (object, path) => path.split(".").reduce((value, name) => (value !== null && typeof value === "object" && Object.hasOwn(value, name) ? value[name] : undefined), object);
 
 /** Returns the title, the body and the link of a row, from the members of data that usually have them. */
 export function textsOf({ data, event }) {
-  if (typeof data === "string") return { title: data, body: "" };
-  const [title, ...rest] = ["title", "msg", "message", "text", "body"].map((name) => member(data, name)).filter((value) => text(value));
-  return { title: title ?? event, body: rest[0] ?? "", url: safeURL(member(data, "url")) };
+  const texts = typeof data === "string" ? [data] : ["title", "msg", "message", "text", "body"].map((name) => member(data, name));
+  const [title = event, body = ""] = texts.filter(isText);
+  return { title, body, url: safeURL(member(data, "url")) };
 }
 
 /** Fills the elements of a template that have the attribute data-field. Its value is the path of a member of data, or "event" for the name
@@ -28,7 +28,7 @@ export function fill(content, item) {
     const value = field === "event" ? item.event : member(item.data, field);
     const attribute = element instanceof HTMLAnchorElement ? "href" : element instanceof HTMLImageElement && "src";
     const shown = attribute ? safeURL(value) : typeof value === "object" ? undefined : value;
-    if (shown === undefined || shown === "") missing++;
+    if (shown === undefined || String(shown).trim() === "") missing++;
     if (!attribute) element.textContent = String(shown ?? "");
     else if (shown) element[attribute] = shown;
     else element.removeAttribute(attribute);

@@ -16,6 +16,8 @@ export { RowcastInbox };
 
 const SECOND = 1_000;
 
+const announced = new WeakSet(); // rows that an element has announced
+
 /** The members of the element that its parts use.
  * @typedef {object} Host
  * @property {any} element @property {any} store @property {any} lang @property {any} panel @property {any} focused @property {boolean} visible
@@ -36,6 +38,7 @@ export class RowcastInboxElement extends Base {
   #render;
   #token = /** @type {import("../../../rowcast-inbox-store.js").InboxOptions["token"]} */ (undefined);
   #strings = /** @type {Record<string, import("../../../rowcast-inbox.js").InboxText>} */ ({});
+  #texts = "[]"; // the valid texts of #strings, to compare them
   #sheet; // the style sheet with the position
   #store;
   #giveBack;
@@ -75,7 +78,7 @@ export class RowcastInboxElement extends Base {
 
   set render(render) {
     this.#render = render;
-    this.#rebuild();
+    this.#parts.list?.renew();
   }
 
   get token() {
@@ -103,9 +106,13 @@ export class RowcastInboxElement extends Base {
 
   set strings(strings) {
     this.#strings = strings ?? {};
-    for (const [key, value] of Object.entries(this.#strings)) {
+    const entries = Object.entries(this.#strings);
+    for (const [key, value] of entries) {
       if (!isText(value)) reportError(new TypeError(`the text ${key} of strings must be a text, or an object with texts for plural categories and "other"`));
     }
+    const texts = JSON.stringify(entries.filter(([, value]) => isText(value)));
+    if (texts === this.#texts) return; // a framework may set an equal object at each rendering
+    this.#texts = texts;
     this.#rebuild();
   }
 
@@ -381,14 +388,21 @@ export class RowcastInboxElement extends Base {
   }
 
   #receive(item) {
+    this.#announce(item);
+    if (!this.hasAttribute("toasts") || document.hidden || this.open || this.#store.now() - item.time > 30 * SECOND) return;
+    once(`${this.#store.url} ${item.id}`, () => this.#parts.toasts.show(this.#parts.list.link(item)));
+  }
+
+  /** Counts a new row in a text for screen readers. Of the elements that share a store, the first visible one does so. */
+  #announce(item) {
+    if (announced.has(item) || !this.checkVisibility({ visibilityProperty: true })) return;
+    announced.add(item);
     this.#arrived++;
     clearTimeout(this.#timers.announce);
     this.#timers.announce = setTimeout(() => {
       this.#parts.live.textContent = this.#text("new", this.#arrived);
       this.#arrived = 0;
     }, SECOND);
-    if (!this.hasAttribute("toasts") || document.hidden || this.open || this.#store.now() - item.time > 30 * SECOND) return;
-    once(`${this.#store.url} ${item.id}`, () => this.#parts.toasts.show(this.#parts.list.link(item)));
   }
 }
 

@@ -58,13 +58,23 @@ export class List {
     const li = h("li", { part: "item" });
     const toggle = button("read", "icon", () => this.#host.save(this.#host.store[li.item.read ? "unread" : "read"]([item.id])), "check");
     const archive = button("archive", "icon", () => this.#host.archive(li.item), "archive");
-    li.append(this.link(item, () => this.#content(li, item)), h("div", { part: "actions" }, toggle, archive));
+    const link = this.link(item, () => this.#content(li, item));
+    li.append(link, h("div", { part: "actions" }, toggle, archive));
     const known = !isNaN(item.time);
-    Object.assign(li, { toggle, time: h("time", { part: "time", ...(known && { dateTime: item.time.toISOString(), title: item.time.toLocaleString(lang) }) }) });
-    li.querySelector(".link").append(li.time);
+    Object.assign(li, { link, toggle, time: h("time", { part: "time", ...(known && { dateTime: item.time.toISOString(), title: item.time.toLocaleString(lang) }) }) });
+    link.append(li.time);
     this.#items.set(item.id, li);
     this.#observer.observe(li);
     return li;
+  }
+
+  /** Replaces the content of the rows, because the page has another function render. The rows keep their nodes. */
+  renew() {
+    for (const li of this.#items.values()) {
+      li.content?.remove();
+      li.content = undefined;
+      li.link.replaceChildren(...this.#content(li, li.item), li.time);
+    }
   }
 
   #change(li, item) {
@@ -101,6 +111,7 @@ export class List {
       if (custom === undefined || custom === null) return this.#usual(item);
       if (!(custom instanceof Node) && typeof custom === "object") throw new TypeError("render must return a node or a text");
       li.content = h("div", { slot: "item-" + item.id });
+      li.content.toggleAttribute("data-unread", !item.read);
       li.content.append(custom);
       element.append(li.content);
       return [h("slot", { name: "item-" + item.id })];

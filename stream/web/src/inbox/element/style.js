@@ -85,6 +85,7 @@ li:hover .actions, li:focus-within .actions { opacity: 1; }
   .panel:not(.inline) .close { display: grid; }
 }
 @media (prefers-reduced-motion: reduce) { * { animation: none !important; } }
+@media print { .panel:popover-open, .toasts { display: none !important; } }
 @media (forced-colors: active) { .badge, .new { border: 1px solid; } .panel, .toast, .actions { border: 1px solid; } }
 `;
 

@@ -4,16 +4,24 @@ import { h, icon } from "./dom.js";
 
 const SECOND = 1_000;
 
+const SHOWN = 30 * SECOND; // a tab shows no older row
 const shown = new Set(); // the keys that were shown, if the browser has no locks
 
 /** Calls the function show at most once for a key, in all tabs and elements together: only the caller that gets the browser's lock for the
- * key calls it. The lock is held for 30 s, because a tab shows no older row. Without locks, or if the page may not use them, show is
- * called once in each tab. */
+ * key calls it. The lock is held as long as a tab could show the row. Without locks, or if the page may not use them, show is called once
+ * in each tab. */
 export function once(key, show) {
-  const alone = () => shown.has(key) || (shown.add(key), show());
+  const alone = () => {
+    if (shown.has(key)) return;
+    shown.add(key);
+    setTimeout(() => shown.delete(key), SHOWN);
+    show();
+  };
   if (!navigator.locks) return alone();
-  navigator.locks.request("rowcast-toast " + key, { ifAvailable: true }, (lock) => lock && (show(), new Promise((resolve) => setTimeout(resolve, 30 * SECOND)))).catch((error) => error.name === "SecurityError" && alone());
+  navigator.locks.request("rowcast-toast " + key, { ifAvailable: true }, (lock) => lock && (show(), new Promise((resolve) => setTimeout(resolve, SHOWN)))).catch((error) => error.name === "SecurityError" && alone());
 }
+
+const USES = [["pointerenter", "pointer", true], ["pointerleave", "pointer", false], ["focusin", "focus", true], ["focusout", "focus", false]];
 
 /** Toasts shows up to three rows. */
 export class Toasts {
@@ -31,7 +39,7 @@ export class Toasts {
     this.node.hidePopover();
   }
 
-  /** Shows a row for six seconds. While the pointer is over it, the row stays. The six seconds begin again when the pointer leaves it. */
+  /** Shows a row for six seconds. While the pointer is over it or it has the focus, the row stays. After that, the six seconds begin again. */
   show(link) {
     const { node } = this;
     const remove = () => {
@@ -39,13 +47,19 @@ export class Toasts {
       if (!node.childElementCount) node.hidePopover();
     };
     let timer;
-    const start = () => (timer = setTimeout(remove, 6 * SECOND));
+    const uses = new Set(); // "pointer" and "focus"
+    const use = (name, begins) => {
+      uses[begins ? "add" : "delete"](name);
+      clearTimeout(timer);
+      if (!uses.size) timer = setTimeout(remove, 6 * SECOND);
+    };
     link.addEventListener("click", remove);
     const close = this.#host.button("close", "icon", remove, "close");
-    const toast = h("div", { part: "toast", onpointerenter: () => clearTimeout(timer), onpointerleave: start }, icon("bell"), link, close);
-    start();
+    const toast = h("div", { part: "toast" }, icon("bell"), link, close);
+    for (const [type, ...args] of USES) toast.addEventListener(type, () => use(...args));
+    use("pointer", false);
     node.append(toast);
-    while (node.childElementCount > 3) node.firstElementChild.remove();
+    while (node.childElementCount > 3) [...node.children].find((other) => !other.matches(":focus-within")).remove();
     node.hidePopover();
     node.showPopover(); // above what has opened meanwhile
   }

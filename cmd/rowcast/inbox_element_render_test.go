@@ -1,0 +1,79 @@
+package main_test
+
+import (
+	"testing"
+
+	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/chromedp"
+)
+
+// A framework may set new properties render and strings at each rendering. The list keeps its place, the focus and the
+// offer to undo.
+func testElementRender(_ *testing.T, s *inboxStage) {
+	for i := range 20 {
+		s.insert(i)
+	}
+	p := s.open()
+	value[bool](p, `window.rerender = (mark) => { bell.strings = { title: "Inbox", new: { other: "{n}" } }; bell.render = (item) => mark + item.data; },
+		window.contents = () => [...document.querySelectorAll("[slot^=item-]")], rerender("a"), bell.open = true`)
+	p.await(`root().activeElement === find(".panel")[0] && contents().length === 20`)
+	value[bool](p, `bell.store.read([bell.store.items[0].id]), find("[title=Archive]")[1].click(), true`)
+	p.await(`contents().length === 19`)
+	value[bool](p, `find(".scroll")[0].scrollTop = 300, window.link = find(".link")[9], link.focus({ preventScroll: true }), rerender("b"), true`)
+	p.want(`contents().map((content) => content.textContent).slice(0, 2).join()`, "b19,b17")
+	p.want(`contents().map((content) => content.hasAttribute("data-unread")).slice(0, 2).join()`, "false,true")
+	p.want(`[find(".scroll")[0].scrollTop, root().activeElement === link, find(".note button").length, contents().length, find("h2")[0].textContent].join()`, "300,true,1,19,Inbox")
+	p.want(`bell.strings = { title: "Post" }, find("h2")[0].textContent`, "Post")
+}
+
+// A toast stays while it has the focus, also when the next one arrives.
+func testElementToastFocus(_ *testing.T, s *inboxStage) {
+	p := s.openWith(`
+		window.removals = new Map(); // what the toasts have set timers for. The timers do not end
+		const [set, clear] = [setTimeout, clearTimeout];
+		window.setTimeout = (action, delay, ...args) => {
+			if (delay !== 6000) return set(action, delay, ...args);
+			const id = set(() => {}, 1e9);
+			removals.set(id, action);
+			return id;
+		};
+		window.clearTimeout = (id) => { removals.delete(id); clear(id); };`)
+	s.insert("one")
+	p.await(`find(".toast").length === 1 && removals.size === 1`)
+	p.want(`window.close = find(".toast .icon")[0], close.focus(), removals.size`, 0.0)
+	p.want(`find(".toast .link")[0].focus(), close.focus(), removals.size`, 0.0)
+	s.insert("two", "three", "four")
+	p.await(`bell.store.items.length === 4 && find(".toast .head").map((head) => head.textContent).join() === "one,three,four"`)
+	p.want(`root().activeElement === close`, true)
+	p.want(`removals.clear(), find(".toast")[0].dispatchEvent(new PointerEvent("pointerenter")), close.blur(), removals.size`, 0.0)
+	p.want(`find(".toast")[0].dispatchEvent(new PointerEvent("pointerleave")), removals.size`, 1.0)
+	p.want(`[...removals.values()][0](), find(".toast .head").map((head) => head.textContent).join()`, "three,four")
+}
+
+// Of several elements that share a store, the first one that is visible announces new rows.
+func testElementAnnouncement(_ *testing.T, s *inboxStage) {
+	p := s.open()
+	value[bool](p, `[window.unseen, window.copy] = ["unseen", "copy"].map((id) => Object.assign(bell.cloneNode(), { id })), unseen.hidden = true, document.querySelector(".trap").prepend(unseen), document.body.append(copy), true`)
+	const announced = `[unseen, bell, copy].map((element) => element.shadowRoot.querySelector("[role=status].sr").textContent).join("|")`
+	s.insert("one")
+	p.await(announced + ` === "|1 new notification|"`)
+	value[bool](p, `bell.hidden = true`)
+	s.insert("two", "three")
+	p.await(announced + `.endsWith("|2 new notifications")`)
+	p.want(announced, "|1 new notification|2 new notifications")
+}
+
+// An open list and toasts would cover text on each printed page, so they are not printed. An inline list is printed.
+func testElementPrint(_ *testing.T, s *inboxStage) {
+	p := s.open()
+	s.insert("one")
+	p.await(`find(".toasts:popover-open").length === 1`)
+	value[bool](p, `window.copy = Object.assign(bell.cloneNode(), { id: "copy" }), copy.toggleAttribute("inline"), document.body.append(copy), true`)
+	const printed = `[bell, copy].map((element) => [".bell", ".panel", ".toasts"].filter((part) => element.shadowRoot.querySelector(part).checkVisibility()).join()).join("|")`
+	p.want(printed, ".bell,.toasts|.panel")
+	if _, err := chromedp.Call(p.ctx, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Media: "print"}); err != nil {
+		p.t.Fatal(err)
+	}
+	p.want(printed, ".bell|.panel")
+	p.want(`bell.open = true, `+printed, ".bell|.panel")
+}
