@@ -63,7 +63,7 @@ func wantByeAndEnd(t *testing.T, events []received, reason string) (bye received
 func TestAStreamEndsWithItsToken(t *testing.T) {
 	t.Parallel()
 	const leeway = 6 * time.Second
-	h := secure(t, "--jwt-secret", secret, "--jwt-leeway", leeway.String())
+	h := secure(t, "--jwt-secret", secret, "--jwt-leeway", leeway.String(), "--heartbeat", "1m") // no heartbeat comes between rowcast.bye and the last one
 	exp := time.Now().Add(12 * time.Second).Truncate(time.Second)
 	token := signed(t, jwt.MapClaims{"exp": exp.Unix()})
 	events := receiveAll(t, h, bearer(token)...)

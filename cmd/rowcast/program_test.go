@@ -3,9 +3,11 @@ package main_test
 import (
 	"bytes"
 	"context"
+	"flag"
 	"io"
 	"net/http"
 	"regexp"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -17,7 +19,19 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-func TestMain(m *testing.M) { dbtest.Main(m) }
+// atATime is the number of tests that run at a time if there are fewer processors and no -parallel. Most tests wait for
+// browsers, other programs or timers. Two at a time would exceed go test's limit of ten minutes.
+const atATime = 5
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	isSet := false
+	flag.Visit(func(f *flag.Flag) { isSet = isSet || f.Name == "test.parallel" })
+	if !isSet && runtime.GOMAXPROCS(0) < atATime {
+		_ = flag.Set("test.parallel", strconv.Itoa(atATime))
+	}
+	dbtest.Main(m)
+}
 
 // waitLimit is the usual time limit of a wait.
 const waitLimit = 30 * time.Second
