@@ -77,7 +77,8 @@ type Listener struct {
 
 	// Look is the interval at which a sleeping listener fetches without a notification. Such a fetch is a safety poll: it
 	// finds rows that came without a notification (logical replication, a disabled trigger), and proves that the session
-	// is alive. The default is 1 s. A negative Look disables safety polls, which only a test should do.
+	// is alive. The default is 1 s, and more than 24 h counts as 24 h. A negative Look disables safety polls, which only a
+	// test should do.
 	Look time.Duration
 
 	// Busy is the number of commits a second from which on the listener polls. Quiet is the number below which it
@@ -147,7 +148,9 @@ type Listener struct {
 
 // Stats has counters of what a Listener has done, and some present values.
 type Stats struct {
-	Sessions   atomic.Int64 // sessions that became complete: both connections were open, or with PollOnly the only one
+	// Sessions counts the sessions that became complete: the first fetch had succeeded, and both connections were open.
+	// With PollOnly, there is only one connection.
+	Sessions   atomic.Int64
 	Fetches    atomic.Int64 // pages that were delivered
 	Rows       atomic.Int64 // rows that were read
 	Wakeups    atomic.Int64 // notifications without a payload, as the trigger sends them
@@ -249,7 +252,7 @@ func (l *Listener) setDefaults() {
 	}
 	setPositive(&l.PollInterval, 2*time.Millisecond)
 	l.PollInterval = min(l.PollInterval, maxTime)
-	if l.Look < 0 {
+	if l.Look = min(l.Look, maxTime); l.Look < 0 {
 		l.Look = 1000 * time.Hour
 	}
 }
@@ -268,7 +271,7 @@ func (l *Listener) setRates() {
 }
 
 // minTimeout and maxTime bound Timeout, because PostgreSQL measures a statement_timeout in milliseconds, 0 would mean no
-// time limit, and more than 24 days is an error. maxTime also bounds PollInterval.
+// time limit, and more than 24 days is an error. maxTime also bounds PollInterval and Look.
 const (
 	minTimeout = 10 * time.Millisecond
 	maxTime    = 24 * time.Hour

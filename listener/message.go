@@ -44,10 +44,10 @@ func parseMessage(payload string) (feed.Message, error) {
 }
 
 // isInvisible reports whether a character is usually not shown: white space, a control character, a byte order mark, or
-// another character that Unicode lets programs ignore. It also returns true for an invalid byte.
+// another character that has no form or that Unicode lets programs ignore. It also returns true for an invalid byte.
 func isInvisible(r rune) bool {
-	return r == utf8.RuneError || unicode.In(r, unicode.White_Space, unicode.Cc, unicode.Cf,
-		unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector)
+	return r == utf8.RuneError || !unicode.IsGraphic(r) ||
+		unicode.In(r, unicode.White_Space, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector)
 }
 
 // isEnvelopeKey reports whether a key marks the object as an envelope. It ignores case, because "Recipient" is more

@@ -67,6 +67,8 @@ func TestParseMessage(t *testing.T) {
 		{name: "a combining grapheme joiner", payload: "\u034f" + envelope, err: invisible("U+034F")},
 		{name: "a Hangul filler", payload: "\u3164" + envelope, err: invisible("U+3164")},
 		{name: "a variation selector", payload: "\ufe0f" + envelope, err: invisible("U+FE0F")},
+		{name: "a byte order mark with exchanged bytes", payload: "\ufffe" + envelope, err: invisible("U+FFFE")},
+		{name: "a character for private use", payload: "\ue000" + envelope, err: invisible("U+E000")},
 		{name: "a byte order mark of UTF-16", payload: "\xff\xfe" + envelope, err: invisible("U+FFFD")},
 		{name: "data twice", payload: `{"data": 1, "data": 2}`, err: `the envelope's "data" occurs twice`},
 		{name: "two recipients", payload: `{"recipient": "alice", "data": 1, "recipient": "bob"}`, err: `the envelope's "recipient" occurs twice`},

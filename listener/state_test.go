@@ -107,7 +107,7 @@ func TestGoesOnInAnotherEpoch(t *testing.T) {
 	}
 }
 
-// Rows that come so often that no safety poll is ever due do not keep the hub from reading the state.
+// Rows that come all the time do not keep the hub from reading the state.
 func TestTheStateIsReadWhileRowsCome(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)

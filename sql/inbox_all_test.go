@@ -376,10 +376,18 @@ func TestInboxLimitsRowsThatAllDoesNotChange(t *testing.T) {
 			if got := v.undo(swept.Undo); !got.Undone {
 				t.Error("the undo that leads to 5,000 rows has undone nothing")
 			}
-			v.markAll(action, v.list().Cursor)
+			all := v.markAll(action, v.list().Cursor)
 			if got := v.mark(opposite, ids[5001]); got.Version == 0 {
 				t.Error("no row could be changed after all")
 			}
+			refused(undo, all.Undo) // the rows that all has changed would count again
+			one := v.mark(action, ids[5001])
+			if got := v.undo(all.Undo); !got.Undone {
+				t.Error("the undo of the newest all has undone nothing")
+			}
+			v.mark(action, ids[0])
+			v.mark(opposite, ids[0])
+			refused(undo, one.Undo)
 		})
 	}
 }

@@ -129,9 +129,9 @@ func onTable(ctx context.Context, dsn, name string, change func(tx pgx.Tx, table
 	if failed, ok := errors.AsType[*pgconn.PgError](err); ok && failed.Code == "55P03" {
 		holder := "another transaction still uses the table"
 		if strings.Contains(failed.Where, "pg_advisory_xact_lock") { // the call in rowcast.watch()
-			holder = "another session still holds the lock of migrations, as rowcast migrate does"
+			holder = "another session still holds the lock of migrations, probably rowcast migrate or another rowcast watch"
 		}
-		return fmt.Errorf("%w: after %v, %s: try again after its end", err, watchLockTimeout, holder)
+		return fmt.Errorf("%w: after %v, %s: try again when it has ended", err, watchLockTimeout, holder)
 	}
 	return err
 }

@@ -35,10 +35,10 @@ type shared struct {
 	bytes   int
 }
 
-// goroutineSize is about the memory of a goroutine that writes to a client, in bytes.
+// goroutineSize is roughly the number of bytes that a goroutine needs to write to a client.
 const goroutineSize = 8 << 10
 
-// writeSize is about the largest number of bytes that are written in one step, except for large events.
+// writeSize is roughly the largest number of bytes that are written in one step, except for large events.
 const writeSize = 32 << 10
 
 // length returns the number of bytes that the client receives for frame i, or an upper limit if the frame is sent with

@@ -132,7 +132,8 @@ func appendID(b []byte, c cursor.Cursor) []byte {
 	return append(b, '\n')
 }
 
-// frameOverhead is about the memory of a frame besides its bytes: the struct and its entries in two queues.
+// frameOverhead is roughly the number of bytes that a frame needs in addition to its text: for the struct and its
+// entries in two queues.
 const frameOverhead = 256
 
 // held returns the bytes of memory of a frame without its cursor. The result does not change during the life of a

@@ -193,7 +193,7 @@ func TestDoctorMendsINSERTs(t *testing.T) {
 	tests := []struct{ name, check, harm, want string }{
 		{"a column that must be set", "columns", "ALTER TABLE rowcast.notifications ADD tenant int NOT NULL", "fail property not null of rowcast.notifications.tenant was not installed by rowcast; the column has no default, so every INSERT without it fails"},
 		{"the sequence is behind", "ids", "INSERT INTO rowcast.notifications (id, recipient, data) OVERRIDING SYSTEM VALUE VALUES (1, 'alice', '1'), (2, 'alice', '2')", "fail the sequence of the ids is at 1, and the highest id is 2, so INSERTs get ids that rows have, and fail"},
-		{"the sequence is at its end", "ids", "SELECT setval('rowcast.notifications_id_seq', 9223372036854775807)", "fail the sequence of the ids is at 9223372036854775807, so INSERTs fail after 0 more"},
+		{"the sequence is at its end", "ids", "SELECT setval('rowcast.notifications_id_seq', 9223372036854775807)", "fail the sequence of the ids is at 9223372036854775807, so only 0 ids are left, and INSERTs fail after that"},
 		{"a read-only database", "read-only", database, "fail default_transaction_read_only is on for roles that may insert notifications, so their INSERTs fail"},
 		{"a read-only role", "read-only", `ALTER ROLE "THIS_ROLE" SET default_transaction_read_only = yes`, "fail default_transaction_read_only is on for roles that may insert notifications, so their INSERTs fail"},
 		{"row level security", "tables", "ALTER TABLE rowcast.notifications ENABLE ROW LEVEL SECURITY", "fail TABLE rowcast.notifications has row level security, which can keep hubs from reading rows and refuse notifications"},

@@ -38,12 +38,17 @@ func TestPollingBehindProxiesThatBuffer(t *testing.T) {
 			r.url = held + "?uid=alice&poll=1"
 		}
 		all = append(all, r)
-		running.Go(func() { poll(polling, r) })
+		running.Go(func() {
+			defer r.greeted()
+			poll(polling, r)
+		})
 	}
-	greeted.Wait()
-	rows := c.roll()
-	late := time.AfterFunc(waitLimit, cancel) // ends the clients if they miss the last row
+	late := time.AfterFunc(2*waitLimit, cancel) // ends the clients if one of them is not greeted
 	defer late.Stop()
+	greeted.Wait()
+	late.Stop()
+	rows := c.roll()
+	late.Reset(waitLimit) // ends the clients if one of them misses the last row
 	running.Wait()
 	answers := 0
 	for i, r := range all {

@@ -215,10 +215,12 @@ func TestRollingRestart(t *testing.T) {
 			}
 		})
 	}
-	greeted.Wait()
-	rows := c.roll()
-	late := time.AfterFunc(waitLimit, cancel) // ends the clients if they miss the last row
+	late := time.AfterFunc(2*waitLimit, cancel) // ends the clients if one of them is not greeted
 	defer late.Stop()
+	greeted.Wait()
+	late.Stop()
+	rows := c.roll()
+	late.Reset(waitLimit) // ends the clients if one of them misses the last row
 	heard.Wait()
 	cancel()
 	running.Wait()

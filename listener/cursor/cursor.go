@@ -33,7 +33,9 @@ type Cursor struct {
 // the commit of that transaction has survived, and a server that has the commit does not assign any number again that
 // the cursor claims. The server may still have lost lower transactions that committed later.
 type Anchor struct {
-	ID  int64 // 0 if there is no such row; in the cursor of a client, Tag is then the tag of the database
+	ID int64 // 0 if there is no such row
+	// Tag is the tag of the row. Without a row, it is the tag of the database in the cursor of a client, and 0 in the
+	// cursor of a snapshot.
 	Tag Tag
 }
 

@@ -292,14 +292,12 @@ BEGIN
         SELECT coalesce(array_agg(r.id ORDER BY r.id), '{}') INTO undone FROM restored AS r;
     END IF;
     IF all_undone THEN
-        IF undone <> '{}' THEN
-            PERFORM rowcast.inbox_limit(u, 'un' || change.action);
-        END IF;
         event := '{"action": "reload"}';
     ELSIF undone <> '{}' THEN
         event := jsonb_build_object('action', 'un' || change.action, 'ids', to_jsonb(undone::text[]));
     END IF;
     IF event IS NOT NULL THEN
+        PERFORM rowcast.inbox_limit(u, 'un' || change.action);
         DELETE FROM rowcast.inbox_changes AS c WHERE c.recipient = me AND c.version = change.version;
     END IF;
     RETURN rowcast.inbox_finish(u, recipients, false, event, jsonb_build_object('undone', event IS NOT NULL));

@@ -136,23 +136,24 @@ CREATE FUNCTION rowcast.inbox_twin(recipient text) RETURNS text LANGUAGE sql IMM
     FROM convert_to(recipient, 'UTF8') AS utf8
 $$;
 
--- inbox_is_name() reports whether a text can be the name of a user or a group. The table refuses names with control characters. They are
--- the bytes from 00 to 1f, 7f, and from c2 80 to c2 9f of the UTF-8 form. No name begins with "rowcast.", because the events about inboxes
--- have such recipients.
-CREATE FUNCTION rowcast.inbox_is_name(name text) RETURNS boolean LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
-    SELECT name IS NOT NULL AND name NOT IN ('', '*') AND octet_length(name) <= 256 AND NOT starts_with(name, 'rowcast.')
-        AND encode(convert_to(name, 'UTF8'), 'hex') !~ '^(..)*([01].|7f|c2[89])' COLLATE "C"
+-- inbox_has_control() reports whether a text has control characters, which the table refuses in recipients. They are the bytes from 00 to
+-- 1f, 7f, and from c2 80 to c2 9f of the UTF-8 form.
+CREATE FUNCTION rowcast.inbox_has_control(text) RETURNS boolean LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT encode(convert_to($1, 'UTF8'), 'hex') ~ '^(..)*([01].|7f|c2[89])' COLLATE "C"
 $$;
 
 -- inbox_recipients() returns the recipients whose rows a user receives. It raises an error if a name is invalid, or if there are too many
--- groups.
+-- groups. No name begins with "rowcast.", because the events about inboxes have such recipients.
 CREATE FUNCTION rowcast.inbox_recipients(recipient text, groups text[]) RETURNS text[] LANGUAGE plpgsql IMMUTABLE
     SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    IF NOT rowcast.inbox_is_name(recipient) THEN
+    IF recipient IS NULL OR recipient IN ('', '*') OR octet_length(recipient) > 256 OR starts_with(recipient, 'rowcast.')
+        OR rowcast.inbox_has_control(recipient) THEN
         RAISE EXCEPTION 'rowcast: % cannot be a user', coalesce(quote_literal(left(recipient, 100)), 'NULL') USING ERRCODE = 'invalid_parameter_value',
             HINT = 'A user has from 1 to 256 bytes without control characters, is not *, and does not begin with "rowcast.".';
-    ELSIF cardinality(groups) > 256 OR EXISTS (SELECT FROM unnest(groups) AS g WHERE NOT rowcast.inbox_is_name(g)) THEN
+    ELSIF cardinality(groups) > 256 OR EXISTS (SELECT FROM unnest(groups) AS g
+            WHERE g IS NULL OR g IN ('', '*') OR octet_length(g) > 256 OR starts_with(g, 'rowcast.'))
+        OR rowcast.inbox_has_control(array_to_string(groups, '')) THEN
         RAISE EXCEPTION 'rowcast: invalid groups' USING ERRCODE = 'invalid_parameter_value',
             HINT = 'There are at most 256 groups. A group has from 1 to 256 bytes without control characters, is not * or NULL, '
                 'and does not begin with "rowcast.".';

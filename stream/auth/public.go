@@ -41,7 +41,7 @@ func (p *Public) Authenticate(r *http.Request) (stream.Grant, error) {
 		denied, grant, err = false, stream.Grant{}, nil
 	}
 	if denied && denial.noCredential && p.Next != nil {
-		denial.Reason = fmt.Sprintf("the topic %q needs a credential, because without one only topics that begin with %s are granted: %s", rest[0], PublicPrefix, denial.Reason)
+		denial.Reason = fmt.Sprintf("the topic %q needs a credential, because without one only topics that begin with %q are granted: %s", rest[0], PublicPrefix, denial.Reason)
 		err = denial
 	}
 	if err != nil {

@@ -16,7 +16,8 @@ type GroupMark string
 const defaultMark GroupMark = ":"
 
 // UnmarshalText sets the mark to the value of a flag. It returns an error if the value is not valid as a recipient, or
-// is as long as the longest name of a group. An empty value means the default.
+// if it has feed.MaxRecipient bytes or more, because a mark must be shorter than the name of a group. An empty value
+// means the default.
 func (m *GroupMark) UnmarshalText(text []byte) error {
 	*m = GroupMark(text)
 	switch {

@@ -257,7 +257,7 @@ func TestPublic(t *testing.T) {
 		if got := grant.Recipients(); !slices.Equal(got, tt.want) || denial.Status != tt.status || (err == nil) != (tt.status == 0) {
 			t.Errorf("%s: got the recipients %q, the status %d and the error %v, want %q and %d (0 means no error)", tt.name, got, denial.Status, err, tt.want, tt.status)
 		}
-		const begin = `the topic "team:7" needs a credential, because without one only topics that begin with public: are granted: `
+		const begin = `the topic "team:7" needs a credential, because without one only topics that begin with "public:" are granted: `
 		if tt.name == "another topic" && !strings.HasPrefix(denial.Reason, begin) {
 			t.Errorf("%s: got %q, want %q at the beginning", tt.name, denial.Reason, begin)
 		}

@@ -283,7 +283,7 @@ func TestSlowBodiesAreRefused(t *testing.T) {
 // and the request of a list is not given up.
 func TestSlowAuthentication(t *testing.T) {
 	t.Parallel()
-	const limit = 100 * time.Millisecond
+	const limit = 2 * time.Second
 	asked, sent := make(chan struct{}, 1), make(chan struct{})
 	h := handler(t, store{list: func(ctx context.Context, _ string) (json.RawMessage, error) {
 		return json.RawMessage("{}"), ctx.Err()

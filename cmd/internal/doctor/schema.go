@@ -217,7 +217,7 @@ func (e *Examination) ids(ctx context.Context) (finding, error) {
 	case last < highest:
 		return finding{failure, fmt.Sprintf("the sequence of the ids is at %d, and the highest id is %d, so INSERTs get ids that rows have, and fail", last, highest), fix}, nil
 	case end-last < scarce:
-		return finding{failure, fmt.Sprintf("the sequence of the ids is at %d, so INSERTs fail after %d more", last, end-last), fix}, nil
+		return finding{failure, fmt.Sprintf("the sequence of the ids is at %d, so only %d ids are left, and INSERTs fail after that", last, end-last), fix}, nil
 	}
 	return ok("the sequence of the ids is not behind the ids of the rows"), nil
 }

@@ -56,8 +56,8 @@ func (s *Server) awaitDatabase(ctx context.Context, addr net.Addr) error {
 
 // isTemporary reports whether an error of the first connection may disappear without the operator, because the database
 // is still starting, for example. A wrong password, a missing database, schema or inbox, an invalid certificate, a
-// standby and a pooler are not temporary. But if there are several hosts, a standby is temporary: during a failover or a
-// switchover, one of the hosts becomes the primary.
+// standby and a pooler are not temporary. But with several hosts and target_session_attrs, a standby is temporary: during
+// a failover or a switchover, one of the hosts becomes the primary.
 func isTemporary(err error) bool {
 	switch {
 	case err == nil, errors.Is(err, listener.ErrPooled), errors.Is(err, listener.ErrStatementPooled), errors.Is(err, listener.ErrStandby),
@@ -75,15 +75,18 @@ func isTemporary(err error) bool {
 	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
 		return false
 	}
-	return isSwitchover(err) || database.NetworkError(err) != nil || pgconn.Timeout(err) || errors.Is(err, context.DeadlineExceeded) ||
+	if errors.Is(err, pgconn.ErrReadOnlyConnection) || errors.Is(err, pgconn.ErrStandbyConnection) {
+		return isSwitchover(err) // a single host has several errors if its name has several addresses
+	}
+	return database.NetworkError(err) != nil || pgconn.Timeout(err) || errors.Is(err, context.DeadlineExceeded) ||
 		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
 }
 
-// isSwitchover reports whether a connection failed because a server is a standby or read-only, and the database URL
-// names more hosts than one.
+// isSwitchover reports whether the database URL names more hosts than one. err says that a server is a standby or
+// read-only.
 func isSwitchover(err error) bool {
 	failed, ok := errors.AsType[*pgconn.ConnectError](err)
-	if !ok || !errors.Is(err, pgconn.ErrReadOnlyConnection) && !errors.Is(err, pgconn.ErrStandbyConnection) {
+	if !ok {
 		return false
 	}
 	first := failed.Config

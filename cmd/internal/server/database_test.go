@@ -43,9 +43,10 @@ func TestIsTemporary(t *testing.T) {
 		{listener.ErrStandby, false},
 		{pgconn.ErrReadOnlyConnection, false},
 		{pgconn.ErrStandbyConnection, false},
-		// The first host, which was the primary, cannot be reached, and the second host has not been promoted yet.
-		{errors.Join(connecting(syscall.ECONNREFUSED), pgconn.ErrReadOnlyConnection), true},
-		{errors.Join(connecting(syscall.ECONNREFUSED), pgconn.ErrStandbyConnection), true},
+		// A single host has two addresses, and its server listens only on the second one. TestServeStartsDuringAFailover has
+		// two hosts.
+		{errors.Join(connecting(syscall.ECONNREFUSED), pgconn.ErrReadOnlyConnection), false},
+		{errors.Join(connecting(syscall.ECONNREFUSED), pgconn.ErrStandbyConnection), false},
 		{errors.Join(&pgconn.PgError{Code: "57P03"}, pgconn.ErrReadOnlyConnection), true},
 		{errors.Join(&pgconn.PgError{Code: "28P01"}, pgconn.ErrReadOnlyConnection), false},
 		{sql.ErrNoSchema, false},

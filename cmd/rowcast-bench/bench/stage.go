@@ -52,7 +52,7 @@ type setup struct {
 	hubs    int    // the number of hubs; 0 means 1
 	streams int    // the number of streams, each for a different user
 	writers int
-	open    bool // a transaction stays open meanwhile; used by growthOnce, not by newStage
+	open    bool // a transaction stays open during the load; growthOnce opens it, and newStage ignores this field
 }
 
 func (b *Bench) newStage(ctx context.Context, want setup) (_ *stage, err error) {
@@ -204,7 +204,8 @@ type reading struct {
 	err   error
 }
 
-// until returns each(t), where t is the CPU time from r until later. It returns NaN if t was not measured.
+// until returns each(t), where t is the CPU time between the readings r and later. It returns NaN if one of the two
+// readings has failed.
 func (r reading) until(later reading, each func(time.Duration) float64) float64 {
 	if errors.Join(r.err, later.err) != nil {
 		return math.NaN()
