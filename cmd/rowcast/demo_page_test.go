@@ -58,10 +58,13 @@ const helpers = `
 	window.toasts = (user) => texts(bell(user), ".toast .head");
 	window.badge = (user) => texts(bell(user), ".badge:not([hidden])").join();`
 
-// open opens the page and waits until its streams are open.
-func (u *demoUser) open() page {
+// open opens the page and waits until its streams are open. The scripts run before the page's own scripts.
+func (u *demoUser) open(scripts ...string) page {
 	u.t.Helper()
 	p := u.blank()
+	for _, script := range scripts {
+		p.onNewDocument(script)
+	}
 	p.do(chromedp.Navigate(u.demo.url))
 	p.await(live)
 	return p
@@ -128,7 +131,7 @@ func testDemoTabs(_ *testing.T, u *demoUser) {
 }
 
 func testDemoBell(t *testing.T, u *demoUser) {
-	p := u.open()
+	p := u.open(toastsStay)
 	p.await(`store("alice").state === "open"`)
 	if got := value[string](p, `badge("alice")`); got != "" {
 		t.Errorf("before the first row, the bell shows %q, want nothing", got)

@@ -65,7 +65,7 @@ func testElementAnnouncement(_ *testing.T, s *inboxStage) {
 
 // An open list and toasts would cover text on each printed page, so they are not printed. An inline list is printed.
 func testElementPrint(_ *testing.T, s *inboxStage) {
-	p := s.open()
+	p := s.openWith(toastsStay)
 	s.insert("one")
 	p.await(`find(".toasts:popover-open").length === 1`)
 	value[bool](p, `window.copy = Object.assign(bell.cloneNode(), { id: "copy" }), copy.toggleAttribute("inline"), document.body.append(copy), true`)

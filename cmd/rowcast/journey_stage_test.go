@@ -90,8 +90,8 @@ var journeyScripts = map[string]string{
 
 // newJourney starts a hub, a proxy that can cut streams, and a site. source is a JavaScript expression for the
 // RowcastSource of the page. In it, HUB and CUTTER stand for the URLs of the hub and of the proxy, and CURSOR for the
-// cursor of the database before the first row. args are more arguments of the hub, if it does not require tokens. By
-// default, its heartbeat interval is 1 s. On a slow machine, such a stream may be delayed or given up at any time, so a
+// cursor of the database before the first row. args are more arguments of the hub. By
+// default, the heartbeat interval of a hub without tokens is 1 s. On a slow machine, such a stream may be delayed or given up at any time, so a
 // test that does not allow this needs a longer interval.
 func newJourney(t *testing.T, dsn, source string, args ...string) *journey {
 	t.Helper()
@@ -103,7 +103,7 @@ func newJourney(t *testing.T, dsn, source string, args ...string) *journey {
 	})
 	j.cookie = fmt.Sprint("journey", j.site.Listener.Addr().(*net.TCPAddr).Port)
 	if strings.Contains(source, "token") || strings.Contains(source, "withCredentials") {
-		h := startHub(t, j.dsn, "--jwt-secret", secret, "--jwt-leeway", "0s", "--jwt-cookie", j.cookie, "--cors-origin", j.site.URL, "--retry", "200ms")
+		h := startHub(t, j.dsn, append([]string{"--jwt-secret", secret, "--jwt-leeway", "0s", "--jwt-cookie", j.cookie, "--cors-origin", j.site.URL, "--retry", "200ms"}, args...)...)
 		j.hub = &rollingHub{address: strings.TrimPrefix(h.url, "http://")}
 	} else {
 		j.hub = &rollingHub{t: t, dsn: j.dsn, address: freeAddress(t), args: append([]string{"--heartbeat", "1s"}, args...)}

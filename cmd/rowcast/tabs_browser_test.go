@@ -176,9 +176,9 @@ func freezeFirst(s *tabs) {
 
 func loopFirst(s *tabs) {
 	// The heartbeat interval is 1 s, so the tab is replaced within 4.5 s: after 2.5 intervals and a wait of up to 2 s. The
-	// loop takes longer, because at its end the tab itself would open a stream.
+	// loop takes longer, because at its end the tab itself would open a stream. A slow machine may need 3.5 s more.
 	const loop = 20 * time.Second
-	s.replaced(4500*time.Millisecond+soon, func(p page) {
+	s.replaced(8*time.Second, func(p page) {
 		value[bool](p, fmt.Sprintf(`setTimeout(() => { for (const end = Date.now() + %d; Date.now() < end;); }), true`, loop.Milliseconds()))
 	})
 }
