@@ -10,7 +10,7 @@ const SETTLE = 1.5 * SECOND; // how long a row may take to arrive after an event
 const BACKOFF = 30 * SECOND;
 const LONGEST_WAIT = 600 * SECOND; // the longest wait, even if the server asks for more. A timer cannot wait for 25 days
 const PAGE = 100; // the largest page of the hub
-const LONGEST = 500; // the list is loaded again when a row arrives and the list, or the rows that wait, are more than this
+const LONGEST = 500; // the list is loaded again if it has more rows than this. While hold is set, only waiting rows count
 const TRIES = 4; // the list is loaded again after this number of repeated requests whose answers were all too old
 
 /** Returns the URL of an option. */

@@ -140,8 +140,9 @@ export class Rows {
     });
   }
 
-  /** Returns the number of rows that are not seen or not read. A list with all rows is counted. Otherwise the hub has counted, and the
-   * operations without an answer change its number. */
+  /** Returns the number of rows that are not seen (field "seen") or not read (field "read"), at most MANY. If all rows are loaded, or an
+   * operation on all rows that affects the field has no answer yet, the loaded rows are counted. Otherwise it is the hub's count, corrected
+   * by the operations that have no answer yet, unless it is MANY. */
   count(field) {
     const count = (rows) => rows.filter((row) => !row.archived && !row[field]).length;
     const shown = count(this.shown(this.all));
