@@ -9,8 +9,8 @@ export function place(element, bell, style) {
   const below = under >= 320 || under > height / 2;
   const room = Math.max(160, (below ? under : above) - 16);
   const edge = Math.max(8, Math.min(height - (below ? under : above) + 8, height - 8 - room)) + "px";
-  style.setProperty("--left", getComputedStyle(element).direction === "rtl" ? left + "px" : `calc(${right}px - var(--width))`);
-  style.setProperty("--room", room + "px");
-  style.setProperty("--top", below ? edge : "auto");
-  style.setProperty("--bottom", below ? "auto" : edge);
+  style.setProperty("--_rowcast-left", getComputedStyle(element).direction === "rtl" ? left + "px" : `calc(${right}px - var(--_rowcast-width))`);
+  style.setProperty("--_rowcast-room", room + "px");
+  style.setProperty("--_rowcast-top", below ? edge : "auto");
+  style.setProperty("--_rowcast-bottom", below ? "auto" : edge);
 }
