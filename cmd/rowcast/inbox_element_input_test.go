@@ -48,7 +48,9 @@ func testElementEscape(_ *testing.T, s *inboxStage) {
 			Object.assign(menu, { id: "menu", popover: "auto" }).append("menu");
 			Object.assign(footer, { id: "footer", slot: "footer", popoverTargetElement: menu }).append("open");
 			bell.append(footer);
-			dialog.append(menu);
+			const form = document.createElement("form"); // document.host is this form
+			form.name = "host";
+			dialog.append(menu, form);
 			return true; })()`)
 		p.clickOn(`find(".bell")[0]`)
 		p.await(`bell.open && find(".panel")[0].getAnimations().length === 0`)
@@ -61,6 +63,35 @@ func testElementEscape(_ *testing.T, s *inboxStage) {
 	}
 	p.press(kb.Escape)
 	p.await(`!dialog.open`)
+}
+
+// A click on a link or another control in the content of a row is not a click on the row.
+func testElementControls(_ *testing.T, s *inboxStage) {
+	s.insert(map[string]string{"url": "/page?row"})
+	p := s.open()
+	value[bool](p, `window.routed = [], window.pressed = 0, bell.addEventListener("rowcast-click", (event) => { event.preventDefault(); routed.push(new URL(event.detail.url).search); }),
+		bell.render = () => {
+			const content = document.createElement("p");
+			for (const [name, properties] of [["a", { href: "#inner" }], ["button", { type: "button", onclick: () => pressed++ }], ["input", { type: "checkbox" }], ["b"]]) {
+				content.append(Object.assign(document.createElement(name), { textContent: name }, properties));
+			}
+			return content;
+		}, bell.open = true`)
+	p.await(`find(".panel")[0].getAnimations().length === 0`)
+	const state = `[location.search, location.hash, pressed, bell.querySelector("input").checked, bell.store.unreadCount, routed.join()].join()`
+	p.clickOn(`bell.querySelector("p a")`)
+	p.await(`location.hash`)
+	p.want(state, ",#inner,0,false,1,")
+	p.clickOn(`bell.querySelector("p button")`)
+	p.await(`pressed`)
+	p.want(state, ",#inner,1,false,1,")
+	p.clickOn(`bell.querySelector("p input")`)
+	p.await(`bell.querySelector("input").checked`)
+	p.want(state, ",#inner,1,true,1,")
+	p.clickOn(`bell.querySelector("p b")`)
+	p.await(`routed.length`)
+	p.want(state, ",#inner,1,true,0,?row")
+	p.want(`find(".link")[0].search`, "?row")
 }
 
 // A row with a URL is a link. A click with Ctrl or with the middle button of the mouse opens a new tab and does not

@@ -139,6 +139,19 @@ func testElementReading(_ *testing.T, s *inboxStage) {
 	value[bool](p, `bell.open = false, true`)
 	p.await(`toggles === 3`)
 	p.want(`bell.store.hold`, true)
+	// After a change of the language, the other list begins at the top, so its rows do not wait.
+	value[bool](p, `document.documentElement.lang = "zh", true`)
+	p.await(`copy.shadowRoot.querySelector(".root").lang === "zh"`)
+	p.want(`bell.store.hold`, false)
+	value[bool](p, `copy.shadowRoot.querySelector(".scroll").scrollTop = 300, true`)
+	p.await(`bell.store.hold`)
+	// If the page then hides the other list, the bell still opens with the rows that wait.
+	value[bool](p, `copy.hidden = true`)
+	s.insert("new")
+	p.await(`bell.store.waiting === 1`)
+	value[bool](p, `bell.open = true`)
+	p.await(`toggles === 4`)
+	p.want(`[bell.store.hold, bell.store.waiting, titles()[0]].join()`, "true,0,new")
 	value[bool](p, `copy.remove(), true`)
 	p.want(`bell.store.hold`, false)
 }

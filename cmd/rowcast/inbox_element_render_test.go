@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/cdproto/input"
 	"github.com/chromedp/chromedp"
 )
 
@@ -24,6 +25,12 @@ func testElementRender(_ *testing.T, s *inboxStage) {
 	p.want(`contents().map((content) => content.hasAttribute("data-unread")).slice(0, 2).join()`, "false,true")
 	p.want(`[find(".scroll")[0].scrollTop, root().activeElement === link, find(".note button").length, contents().length, find("h2")[0].textContent].join()`, "300,true,1,19,Inbox")
 	p.want(`bell.strings = { title: "Post" }, find("h2")[0].textContent`, "Post")
+	// The rows of a closed list get their content when the list is opened.
+	p.want(`window.rendered = 0, bell.open = false, bell.render = (item) => { rendered++; return "c" + item.data; }, rendered`, 0.0)
+	p.want(`bell.open = true, contents()[0].textContent + rendered`, "c1919")
+	// A page may add a dictionary when the element is already built. Strings that are set after that apply it.
+	p.want(`bell.lang = "de", find("header .text")[0].textContent`, "Mark all as read")
+	p.want(`customElements.get("rowcast-inbox").strings.de = { readAll: "Alle gelesen" }, bell.strings = { title: "Post" }, find("header .text")[0].textContent + find("h2")[0].textContent`, "Alle gelesenPost")
 }
 
 // A toast stays while it has the focus, also when the next one arrives.
@@ -48,6 +55,19 @@ func testElementToastFocus(_ *testing.T, s *inboxStage) {
 	p.want(`removals.clear(), find(".toast")[0].dispatchEvent(new PointerEvent("pointerenter")), close.blur(), removals.size`, 0.0)
 	p.want(`find(".toast")[0].dispatchEvent(new PointerEvent("pointerleave")), removals.size`, 1.0)
 	p.want(`[...removals.values()][0](), find(".toast .head").map((head) => head.textContent).join()`, "three,four")
+}
+
+// A toast stays while it is under the pointer, also when a fourth one arrives.
+func testElementToastPointer(_ *testing.T, s *inboxStage) {
+	p := s.openWith(toastsStay)
+	s.insert("one", "two", "three")
+	p.await(`find(".toast").length === 3 && find(".toast").every((toast) => !toast.getAnimations().length)`)
+	at := value[[]float64](p, `window.oldest = find(".toast")[0], (({ left, top }) => [left + 5, top + 5])(oldest.getBoundingClientRect())`)
+	p.do(chromedp.MouseEvent(input.DispatchMouseEventTypeMouseMoved, at[0], at[1]))
+	p.await(`oldest.matches(":hover")`)
+	s.insert("four")
+	p.await(`find(".toast .head").length === 3 && find(".toast .head")[2].textContent === "four"`)
+	p.want(`oldest.isConnected`, true)
 }
 
 // Of several elements that share a store, the first one that is visible announces new rows.

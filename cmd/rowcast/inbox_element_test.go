@@ -49,9 +49,11 @@ func testInboxElement(t *testing.T, b browser) {
 			"the list is beside the bell":        testElementPlace,
 			"the page has another language":      testElementPageLanguage,
 			"content of the page":                testElementContent,
+			"controls in a row":                  testElementControls,
 			"rows wait while a user reads":       testElementReading,
 			"the page renders again":             testElementRender,
 			"a toast has the focus":              testElementToastFocus,
+			"a toast is under the pointer":       testElementToastPointer,
 			"one element announces a row":        testElementAnnouncement,
 			"the page is printed":                testElementPrint,
 		})

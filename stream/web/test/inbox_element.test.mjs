@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { textsOf } from "../src/inbox/element/content.js";
 import { age } from "../src/inbox/element/time.js";
+import { languageOf } from "../src/inbox/element/texts.js";
 import { once } from "../src/inbox/element/toasts.js";
 
 test("days are calendar days in the time zone of the page", () => {
@@ -18,6 +19,18 @@ test("a text of white space is not shown", () => {
   assert.deepEqual(textsOf({ event: "notify", data: " \n" }), { title: "notify", body: "", url: undefined });
   assert.deepEqual(textsOf({ event: "notify", data: { title: "\u00a0", msg: "one", text: "\t", body: "two" } }), { title: "one", body: "two", url: undefined });
   assert.equal(textsOf({ event: "notify", data: null }).title, "notify");
+});
+
+test("the language is found outside of a shadow tree, and a form with the name host is not followed", () => {
+  globalThis.ShadowRoot = /** @type {any} */ (class {});
+  Object.defineProperty(globalThis, "navigator", { value: { language: "en-GB" }, configurable: true });
+  const node = (root, lang) => ({ closest: () => lang && { getAttribute: () => lang }, getRootNode: () => root });
+  const page = {};
+  page.host = node(page); // the form
+  const shadow = (host) => Object.assign(new ShadowRoot(), { host });
+  assert.equal(languageOf(node(page), { en: {} }), "en-GB");
+  assert.equal(languageOf(node(shadow(node(page))), { en: {} }), "en-GB");
+  assert.equal(languageOf(node(shadow(node(page, "zh"))), { en: {}, zh: {} }), "zh");
 });
 
 test("without locks, the keys of toasts are forgotten after 30 seconds", (t) => {

@@ -21,6 +21,15 @@ export function h(name, properties = {}, ...children) {
   return element;
 }
 
+/** Returns the first truthy result of find for a node and then for the hosts of the shadow trees that contain the node, from the innermost
+ * to the outermost. The host of a document is not followed: document.host can be a form of the page with the name "host". */
+export function findOutward(node, find) {
+  const found = find(node);
+  if (found) return found;
+  const root = node.getRootNode();
+  return root instanceof ShadowRoot ? findOutward(root.host, find) : undefined;
+}
+
 export function icon(name) {
   const [svg, path] = ["svg", "path"].map((name) => document.createElementNS("http://www.w3.org/2000/svg", name));
   svg.setAttribute("viewBox", "0 0 24 24");

@@ -2,15 +2,15 @@
 
 import { RowcastInbox } from "../../../rowcast-inbox-store.js";
 import { MANY } from "../many.js";
-import { h, icon } from "./dom.js";
+import { findOutward, h, icon } from "./dom.js";
 import { List } from "./list.js";
 import { Notes } from "./note.js";
 import { place } from "./place.js";
 import { take } from "./stores.js";
 import { sharedSheet } from "./style.js";
-import { isText, languageOf, STRINGS, translate } from "./texts.js";
+import { allTexts, isText, languageOf, STRINGS, translate } from "./texts.js";
 import { showInTitle } from "./title.js";
-import { once, Toasts } from "./toasts.js";
+import { once, SHOWN, Toasts } from "./toasts.js";
 
 export { RowcastInbox };
 
@@ -25,7 +25,7 @@ const announced = new WeakSet(); // rows that an element has announced
  * @property {(item: any) => void} archive @property {(saved: Promise<boolean> | undefined) => void} save */
 
 /** Reports whether an element contains a node, or a shadow tree with the node. */
-const isWithin = (node, element) => !!node && (element.contains(node) || isWithin(node.getRootNode().host, element));
+const isWithin = (node, element) => findOutward(node, (inner) => element.contains(inner));
 
 const Base = /** @type {typeof HTMLElement} */ (globalThis.HTMLElement ?? Object); // Node has no elements
 
@@ -38,7 +38,7 @@ export class RowcastInboxElement extends Base {
   #render;
   #token = /** @type {import("../../../rowcast-inbox-store.js").InboxOptions["token"]} */ (undefined);
   #strings = /** @type {Record<string, import("../../../rowcast-inbox.js").InboxText>} */ ({});
-  #texts = "[]"; // the valid texts of #strings, to compare them
+  #texts; // the texts that the element shows (see allTexts)
   #sheet; // the style sheet with the position
   #store;
   #giveBack;
@@ -79,6 +79,7 @@ export class RowcastInboxElement extends Base {
   set render(render) {
     this.#render = render;
     this.#parts.list?.renew();
+    if (this.#store && this.open) this.#update(); // before that, a property of the page can hide open (see #takeOver)
   }
 
   get token() {
@@ -106,14 +107,10 @@ export class RowcastInboxElement extends Base {
 
   set strings(strings) {
     this.#strings = strings ?? {};
-    const entries = Object.entries(this.#strings);
-    for (const [key, value] of entries) {
+    for (const [key, value] of Object.entries(this.#strings)) {
       if (!isText(value)) reportError(new TypeError(`the text ${key} of strings must be a text, or an object with texts for plural categories and "other"`));
     }
-    const texts = JSON.stringify(entries.filter(([, value]) => isText(value)));
-    if (texts === this.#texts) return; // a framework may set an equal object at each rendering
-    this.#texts = texts;
-    this.#rebuild();
+    if (this.#allTexts !== this.#texts) this.#rebuild(); // a framework may set an equal object at each rendering
   }
 
   connectedCallback() {
@@ -176,6 +173,10 @@ export class RowcastInboxElement extends Base {
     return languageOf(this, RowcastInboxElement.strings);
   }
 
+  get #allTexts() {
+    return allTexts(this.#strings, RowcastInboxElement.strings, this.#lang);
+  }
+
   #text(key, n = undefined) {
     return translate(this.#strings, RowcastInboxElement.strings, this.#lang, key, n);
   }
@@ -221,6 +222,7 @@ export class RowcastInboxElement extends Base {
   #rebuild() {
     if (!this.#store) return;
     const { open } = this;
+    this.#texts = this.#allTexts;
     this.#closeParts();
     for (const copy of this.querySelectorAll(":scope > [slot^=item-]")) copy.remove(); // a page that has cloned an element has cloned its rows
     const root = this.shadowRoot ?? this.attachShadow({ mode: "open" });
@@ -234,6 +236,7 @@ export class RowcastInboxElement extends Base {
     if (this.#inline) this.#timers.tick = setInterval(() => this.#tick(), 10 * SECOND);
     else if (open) this.open = true;
     this.#update();
+    this.#hold(); // the new list begins at the top
   }
 
   #build() {
@@ -285,6 +288,7 @@ export class RowcastInboxElement extends Base {
     bell.setAttribute("aria-expanded", open);
     this.#hold();
     if (open) {
+      this.#store.showWaiting(); // also if another element lets them wait
       panel.focus({ preventScroll: true });
       toasts.clear();
       clearInterval(this.#timers.tick); // the browser joins the events of a list that was closed and opened again
@@ -389,7 +393,7 @@ export class RowcastInboxElement extends Base {
 
   #receive(item) {
     this.#announce(item);
-    if (!this.hasAttribute("toasts") || document.hidden || this.open || this.#store.now() - item.time > 30 * SECOND) return;
+    if (!this.hasAttribute("toasts") || document.hidden || this.open || this.#store.now() - item.time > SHOWN) return;
     once(`${this.#store.url} ${item.id}`, () => this.#parts.toasts.show(this.#parts.list.link(item)));
   }
 

@@ -6,6 +6,9 @@ import { age } from "./time.js";
 
 const SECOND = 1_000;
 
+// What the page can put into a row and handles a click itself.
+const CONTROLS = "a[href], button, input, select, textarea, label, summary, [controls], [contenteditable], [tabindex]";
+
 /** A List shows rows, and marks a row as seen when it was visible for a second. */
 export class List {
   node = h("ul", { part: "list", role: "list" });
@@ -42,6 +45,7 @@ export class List {
       if (li === next) next = next.nextElementSibling;
       else this.node.insertBefore(li, next);
       this.#change(li, item);
+      if (li.isOld) this.#renew(li);
     }
   }
 
@@ -68,13 +72,16 @@ export class List {
     return li;
   }
 
-  /** Replaces the content of the rows, because the page has another function render. The rows keep their nodes. */
+  /** Makes show replace the content of the rows, because the page has another function render. The rows keep their nodes. */
   renew() {
-    for (const li of this.#items.values()) {
-      li.content?.remove();
-      li.content = undefined;
-      li.link.replaceChildren(...this.#content(li, li.item), li.time);
-    }
+    for (const li of this.#items.values()) li.isOld = true;
+  }
+
+  #renew(li) {
+    li.isOld = false;
+    li.content?.remove();
+    li.content = undefined;
+    li.link.replaceChildren(...this.#content(li, li.item), li.time);
   }
 
   #change(li, item) {
@@ -89,11 +96,17 @@ export class List {
     li.toggle.replaceChildren(icon(item.read ? "dot" : "check"));
   }
 
-  /** Returns the link or button of a row. A click marks the row as read. */
+  /** Returns the link or button of a row. A click marks the row as read, unless it is a click on a control in the content of the row. */
   link(item, content = () => this.#usual(item)) {
     const { url } = textsOf(item);
     const activate = (event) => {
       if (event.button > 1) return;
+      const path = event.composedPath();
+      if (path.slice(0, path.indexOf(link)).some((inner) => inner.matches?.(CONTROLS))) {
+        link.removeAttribute("href"); // until the browser has handled the event. Chromium follows a link if a button in it is clicked
+        if (url) setTimeout(() => (link.href = url));
+        return;
+      }
       this.#host.save(this.#host.store?.read([item.id]));
       const go = this.#host.element.dispatchEvent(new CustomEvent("rowcast-click", { detail: { item, url, event }, bubbles: true, composed: true, cancelable: true }));
       if (!go) event.preventDefault();

@@ -1,6 +1,7 @@
 // The texts of the element.
 
 import { MANY } from "../many.js";
+import { findOutward } from "./dom.js";
 
 /** The texts by language. {n} stands for the number. */
 export const STRINGS = {
@@ -56,13 +57,10 @@ export const STRINGS = {
   },
 };
 
-/** Returns the nearest element with the attribute lang, also outside of the shadow trees that contain the element. */
-const withLanguage = (element) => element && (element.closest("[lang]") ?? withLanguage(element.getRootNode().host));
-
 /** Returns the language of the texts and times of an element: the language of the element, or else of the browser. If there is no
  * dictionary for this language, it is English. */
 export function languageOf(element, dictionaries) {
-  const wanted = withLanguage(element)?.getAttribute("lang") || navigator.language;
+  const wanted = findOutward(element, (inner) => inner.closest("[lang]"))?.getAttribute("lang") || navigator.language;
   try {
     const [lang] = Intl.getCanonicalLocales(wanted);
     return dictionaryOf(dictionaries, lang) ? lang : "en";
@@ -76,9 +74,15 @@ const dictionaryOf = (dictionaries, lang) => dictionaries[lang] ?? dictionaries[
 /** Reports whether a value is a text, or an object with the forms of a text. */
 export const isText = (value) => typeof value === "string" || (typeof value?.other === "string" && Object.values(value).every((form) => typeof form === "string"));
 
-/** Returns a text. The page's own texts replace the texts of the dictionaries. A value that is not a text is ignored. */
+/** Returns the value of a key. The page's own texts replace the texts of the dictionaries. A value that is not a text is ignored. */
+const valueOf = (own, dictionaries, lang, key) => [own[key], dictionaryOf(dictionaries, lang)?.[key]].find(isText) ?? STRINGS.en[key];
+
+/** Returns the language and all values as one text, so that they can be compared. */
+export const allTexts = (own, dictionaries, lang) => JSON.stringify([lang, ...Object.keys(STRINGS.en).map((key) => valueOf(own, dictionaries, lang, key))]);
+
+/** Returns the text of a key, with a number. */
 export function translate(own, dictionaries, lang, key, n) {
-  const value = [own[key], dictionaryOf(dictionaries, lang)?.[key]].find(isText) ?? STRINGS.en[key];
+  const value = valueOf(own, dictionaries, lang, key);
   const form = typeof value === "string" ? value : (value[new Intl.PluralRules(lang).select(n)] ?? value.other);
   return n === undefined ? form : form.replace("{n}", n >= MANY ? translate(own, dictionaries, lang, "many") : new Intl.NumberFormat(lang).format(n));
 }

@@ -4,7 +4,7 @@ import { h, icon } from "./dom.js";
 
 const SECOND = 1_000;
 
-const SHOWN = 30 * SECOND; // a tab shows no older row
+export const SHOWN = 30 * SECOND; // a tab shows no older row
 const shown = new Set(); // the keys that were shown, if the browser has no locks
 
 /** Calls the function show at most once for a key, in all tabs and elements together: only the caller that gets the browser's lock for the
@@ -59,7 +59,7 @@ export class Toasts {
     for (const [type, ...args] of USES) toast.addEventListener(type, () => use(...args));
     use("pointer", false);
     node.append(toast);
-    while (node.childElementCount > 3) [...node.children].find((other) => !other.matches(":focus-within")).remove();
+    while (node.childElementCount > 3) [...node.children].find((other) => !other.matches(":focus-within, :hover")).remove();
     node.hidePopover();
     node.showPopover(); // above what has opened meanwhile
   }
