@@ -26,8 +26,8 @@
 //     a new token.
 //   - The anchor of a cursor is a row by which a cursor of an earlier epoch is validated: if the row still exists, the
 //     cursor is valid. If the reader has seen no row, the anchor is the database.
-//   - A safety poll is a fetch of a sleeping listener without a notification. There is one in each Look (1 s). It finds
-//     rows that came without a notification.
+//   - A safety poll is a fetch without a notification. A sleeping listener makes one each second (Look). It finds rows
+//     that came without a notification.
 //   - A batch, in this package and in cursor, consists of the rows that a fetch reads from one snapshot. A large batch
 //     is read page by page. Each page is delivered as a feed.Batch, so a feed.Batch can end in the middle of a
 //     transaction.

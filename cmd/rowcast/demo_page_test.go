@@ -136,7 +136,8 @@ func testDemoBell(t *testing.T, u *demoUser) {
 	if got := value[string](p, `badge("alice")`); got != "" {
 		t.Errorf("before the first row, the bell shows %q, want nothing", got)
 	}
-	// A row in the inline list is seen a second after it was shown. Until then, the bell counts it.
+	// The inline list is hidden first. Otherwise its rows would count as seen after a second, and the bell would not count
+	// them any more.
 	value[bool](p, `list("alice").style.display = "none", true`)
 	u.execute(insertFor("'alice'", "one"), insertFor("'alice'", "two"))
 	p.await(`badge("alice") === "2" && toasts("alice").length === 2`)
