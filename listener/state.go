@@ -11,8 +11,8 @@ import (
 	"rowcast/listener/cursor"
 )
 
-// A state is what the listener must know about the server, besides rows. A fetch reads the state together with rows, if
-// the last state is older than Look (1 s), see isStateDue. With PollOnly, each page has the state.
+// A state is what the listener must know about the server, besides rows. About once in each Look (1 s), a fetch reads the
+// state together with rows, see isStateDue. With PollOnly, each page has the state.
 type state struct {
 	known  bool
 	holder uint32     // the process that holds the park lock; 0 if there is none
@@ -68,7 +68,13 @@ func (s *session) observe(ctx context.Context, now state) (void bool, err error)
 // that there is none.
 func (w *wakeup) isStateDue(why reason) bool {
 	age := time.Since(w.inquired)
-	return age >= 2*w.Look || age >= w.Look && why != woken
+	return why == safetyPoll || age >= 2*w.Look || age >= w.Look && why != woken
+}
+
+// isStateOld reports whether a hub that has just fetched, and is about to sleep, should read the state first. A safety
+// poll that comes directly after a row costs less CPU than one that interrupts the sleep.
+func (w *wakeup) isStateOld() bool {
+	return time.Since(w.inquired) >= w.Look-w.Look/4 && !w.link.isCalled()
 }
 
 // observeQueue decides whether the NOTIFY queue is so full that the hub must not sleep. While a hub sleeps, every

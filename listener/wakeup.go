@@ -58,7 +58,7 @@ const (
 	inQueue                     // the hub waits in the queue for the park lock, and polls slowly
 	queueEnded                  // the wait in the queue has ended without the park lock
 	woken                       // a notification came, or CatchUp was called, while the hub slept
-	safetyPoll                  // the hub slept or was about to sleep, and its last state of the server is older than Look
+	safetyPoll                  // the hub slept or was about to sleep, and its last state of the server is as old as Look, or nearly
 )
 
 // fetched describes a fetch for the phase that follows it.
@@ -292,6 +292,9 @@ func (w *wakeup) hold(ctx context.Context, last fetched) (reason, phase, error) 
 		}
 		return w.pollAfter(ctx, last)
 	}
+	if w.isStateOld() {
+		return safetyPoll, w.hold, nil
+	}
 	why, err := w.sleep(ctx, func() (bool, error) { return false, w.lock.lost() })
 	if err == nil && why == safetyPoll {
 		err = w.lock.prove(ctx)
@@ -315,6 +318,9 @@ func (w *wakeup) rely(ctx context.Context, last fetched) (reason, phase, error) 
 	if w.isBusy() {
 		return w.pollAfter(ctx, last)
 	}
+	if w.isStateOld() {
+		return safetyPoll, w.rely, nil
+	}
 	why, err := w.sleep(ctx, func() (bool, error) { return w.link.released, nil })
 	if err != nil || why == lockLost {
 		return lockLost, w.awake, err
@@ -326,9 +332,6 @@ func (w *wakeup) rely(ctx context.Context, last fetched) (reason, phase, error) 
 // notified.
 func (w *wakeup) sleep(ctx context.Context, lost func() (bool, error)) (reason, error) {
 	due := w.inquired.Add(w.Look)
-	if !time.Now().Before(due) && !w.link.isCalled() { // rows have always ended the sleep before a safety poll was due
-		return safetyPoll, nil
-	}
 	for {
 		if err := w.link.wait(ctx, due); err != nil {
 			return 0, err

@@ -1,6 +1,7 @@
 package listener
 
 import (
+	"context"
 	"errors"
 	"testing"
 	"time"
@@ -33,9 +34,10 @@ func TestTheStateDoesNotDelayARow(t *testing.T) {
 		why  reason
 		want bool
 	}{
-		{l.Look - time.Minute, safetyPoll, false},
+		{l.Look - time.Minute, woken, false},
+		{l.Look - time.Minute, pollDue, false},
+		{l.Look - time.Minute, safetyPoll, true},
 		{l.Look + time.Minute, woken, false},
-		{l.Look + time.Minute, safetyPoll, true},
 		{l.Look + time.Minute, pollDue, true},
 		{2*l.Look + time.Minute, woken, true},
 	} {
@@ -43,11 +45,18 @@ func TestTheStateDoesNotDelayARow(t *testing.T) {
 		if query, _ := s.queryNow(c.why, nil); (query.full == stateQuery.full) != c.want {
 			t.Errorf("the last state is %v old, the reason to fetch is %d: the query asks for the state is %t, want %t", c.age, c.why, !c.want, c.want)
 		}
-		if c.age < l.Look {
-			continue
-		}
-		if why, err := s.wakeup.sleep(t.Context(), nil); why != safetyPoll || err != nil {
-			t.Errorf("the last state is %v old: sleep returns reason %d and error %v, want %d (safetyPoll) and no error", c.age, why, err, safetyPoll)
+	}
+}
+
+// A hub that has read a row reads the state before it sleeps, if a safety poll would soon interrupt the sleep.
+func TestTheStateIsReadBeforeTheSleep(t *testing.T) {
+	t.Parallel()
+	w := &wakeup{Listener: &Listener{Look: time.Hour, Busy: 1, Quiet: 1}, link: &link{}, inquired: time.Now().Add(-50 * time.Minute)}
+	for name, sleeping := range map[string]phase{"hold": w.hold, "rely": w.rely} {
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if why, _, err := sleeping(ctx, fetched{}); why != safetyPoll || err != nil {
+			t.Errorf("%s: the reason to fetch is %d and the error %v, want %d (safetyPoll) and no error", name, why, err, safetyPoll)
 		}
 	}
 }
