@@ -208,6 +208,38 @@ func TestUnwatchDropsOnlyItsFunction(t *testing.T) {
 	}
 }
 
+// If a copy of a watched table has copies of its triggers, both tables call one function. Each table can be watched again
+// and unwatched, and the other one stays watched.
+func TestWatchedTableWithACopy(t *testing.T) {
+	t.Parallel()
+	conn := connect(t, dbtest.Database(t))
+	run(t, conn, "CREATE TABLE t (a int); CREATE TABLE copy (LIKE t); SELECT rowcast.watch('t', 'a')")
+	run(t, conn, text(t, conn, "SELECT replace(pg_get_triggerdef(oid), 'public.t ', 'public.copy ') FROM pg_trigger WHERE tgrelid = 't'::regclass"))
+	for _, change := range []string{"SELECT rowcast.watch('t', 'a + 10')", "SELECT rowcast.unwatch('t')", "SELECT rowcast.unwatch('copy')"} {
+		run(t, conn, change)
+		run(t, conn, "INSERT INTO t VALUES (1); INSERT INTO copy VALUES (2)")
+	}
+	if got, want := text(t, conn, "SELECT string_agg(recipient, ' ' ORDER BY id) FROM rowcast.notifications"), "11 2 2"; got != want {
+		t.Errorf("got notifications for %s, want %s", got, want)
+	}
+	if got := text(t, conn, "SELECT count(*)::text FROM rowcast.watched()"); got != "0" {
+		t.Errorf("%s trigger functions are left, want 0", got)
+	}
+}
+
+// A table that was dropped leaves its trigger function behind. If a table with the same name is watched, that function
+// is dropped. The functions of other tables are kept.
+func TestWatchATableThatWasCreatedAgain(t *testing.T) {
+	t.Parallel()
+	conn := connect(t, dbtest.Database(t))
+	run(t, conn, `CREATE TABLE t (a int); CREATE TABLE "T" (a int); SELECT rowcast.watch('t', 'a'), rowcast.watch('"T"', 'a')`)
+	run(t, conn, `DROP TABLE t, "T"; CREATE TABLE t (a int); SELECT rowcast.watch('t', 'a')`)
+	const listed = `SELECT string_agg(concat(target, options ->> 'table'), ' ' ORDER BY target) FROM rowcast.watched()`
+	if got, want := text(t, conn, listed), `tpublic.t public."T"`; got != want {
+		t.Errorf("the trigger functions are those of %s, want %s", got, want)
+	}
+}
+
 // A watchProblem is a change of a watched table, and what ReadWatched returns afterwards.
 type watchProblem struct {
 	harm, want string

@@ -185,7 +185,7 @@ func TestTypesOfWatchedExpressions(t *testing.T) {
 	run(t, conn, `CREATE TYPE mood AS ENUM ('sad', 'open'); CREATE TYPE pair AS (a int, b int); CREATE DOMAIN tag AS text; CREATE DOMAIN tags AS tag[];
 		CREATE DOMAIN yes AS boolean; CREATE DOMAIN key AS int CHECK (VALUE > 0); CREATE DOMAIN pairs AS pair`)
 	const identifier = "00000000-0000-0000-0000-000000000001"
-	const scalar, list = "text, an integer, a UUID or an enum", "text, an integer, a UUID or an enum, or an array of these"
+	const scalar, list = "text, an integer, numeric, a UUID or an enum", "text, an integer, numeric, a UUID or an enum, or an array of these"
 	for _, test := range []struct{ kind, expression, value, recipient, event, when string }{
 		{"text", "a", "x", "x", "x", "boolean"},
 		{"varchar(9)", "a", "x", "x", "x", "boolean"},

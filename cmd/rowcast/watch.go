@@ -19,8 +19,8 @@ import (
 type watchCmd struct {
 	database.Flags
 	Table     string     `arg:"" optional:"" help:"The table, as in public.orders. A name with capital letters needs double quotes."`
-	Recipient expression `placeholder:"EXPR" help:"The recipient of a notification: text, an integer, a UUID or an enum. For an array, each distinct element gets a notification. NULL sends nothing. Required, except with --list."`
-	Event     expression `placeholder:"EXPR" help:"The event: text, an integer, a UUID or an enum (default 'message')."`
+	Recipient expression `placeholder:"EXPR" help:"The recipient of a notification: text, an integer, numeric, a UUID or an enum. For an array, each distinct element gets a notification. NULL sends nothing. Required, except with --list."`
+	Event     expression `placeholder:"EXPR" help:"The event: text, an integer, numeric, a UUID or an enum (default 'message')."`
 	Data      expression `placeholder:"EXPR" help:"The data (default to_jsonb(n.*), which is the whole row)."`
 	On        []string   `placeholder:"OPERATION" enum:"insert,update,delete" default:"insert" help:"Which statements send notifications: insert, update, delete. Separate several with commas (default insert)."`
 	When      expression `placeholder:"EXPR" help:"Send notifications only for rows for which this is true (default true)."`
