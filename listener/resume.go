@@ -105,7 +105,7 @@ func (s *session) now(ctx context.Context, db querier) (now cursor.Cursor, err e
 const warmQuery = `SELECT xid::text FROM (SELECT xid, sum(pg_column_size(data) + 300) OVER (ORDER BY xid DESC, id DESC) AS bytes
 	FROM (SELECT xid, id, data FROM rowcast.notifications
 		WHERE xid >= coalesce((` + horizon + `), 3)::text::xid8 AND xid < $1::text::xid8
-		ORDER BY xid DESC, id DESC LIMIT $2 / 300 + 1) newest) sized
+		ORDER BY xid DESC, id DESC LIMIT $2::bigint / 300 + 1) newest) sized
 	GROUP BY xid HAVING max(bytes) <= $2 ORDER BY sized.xid LIMIT 1`
 
 // warmCursor returns the cursor of a reader that has not seen the newest transactions. The rows of these transactions

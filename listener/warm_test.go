@@ -66,6 +66,17 @@ func TestWarmStartReadsNoLargerTransaction(t *testing.T) {
 	}
 }
 
+// Warm may be larger than an integer of PostgreSQL: the largest --memory is 1 TiB.
+func TestWarmStartWithTheLargestLimit(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	insert(t, connect(t, dsn), "1")
+	r := listen(t, dsn, func(l *listener.Listener) { l.Warm = 1 << 40 })
+	r.caughtUp(t)
+	r.stop()
+	wantData(t, r.read, `"1"`)
+}
+
 // If the session breaks while a listener reads recent rows, the listener continues to read them in the next session.
 // Until all recent rows have been read, each batch has Warming set.
 func TestWarmingOutlivesTheSession(t *testing.T) {
