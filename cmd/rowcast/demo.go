@@ -23,9 +23,12 @@ func (demoCmd) Help() string {
 		`With a database URL, the demo installs the schema rowcast in that database, and a watched table in the schema rowcast_demo. The schemas and their rows stay there.`
 }
 
-// Validate refuses an address that is not a loopback address, because the demo does not authenticate requests. It also
+// Validate refuses an address that is malformed or not a loopback address, because the demo does not authenticate requests. It also
 // refuses --fresh with a database URL.
 func (c *demoCmd) Validate() error {
+	if !isAddress(c.Listen) {
+		return fmt.Errorf("--listen: %q is not HOST:PORT, such as 127.0.0.1:8080", c.Listen)
+	}
 	if !server.IsLoopback(c.Listen) {
 		return fmt.Errorf("--listen: %q is not a loopback address such as 127.0.0.1:8080; the demo does not authenticate requests, so it must be reachable from this machine only", c.Listen)
 	}

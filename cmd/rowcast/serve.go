@@ -70,7 +70,7 @@ func (serveCmd) Help() string {
 // then call it before Run, and Run could not write its errors to a log in JSON.
 func (c *serveCmd) checkFlags(ctx *kong.Context) error {
 	for flag, address := range map[string]string{"--listen": c.Listen, "--admin-listen": c.AdminListen} {
-		if _, _, err := net.SplitHostPort(address); address != "" && err != nil {
+		if !isAddress(address) && address != "" {
 			return fmt.Errorf("%s: %q is not HOST:PORT, such as 127.0.0.1:8080 or :8080", flag, address)
 		}
 	}
@@ -81,6 +81,15 @@ func (c *serveCmd) checkFlags(ctx *kong.Context) error {
 		return errors.New("--inbox has no effect with --public alone, because an inbox belongs to a user: also give an authentication method, such as --auth-url")
 	}
 	return c.validate(ctx)
+}
+
+// isAddress reports whether text is HOST:PORT. PORT is a number from 0 to 65535, or a name such as http.
+func isAddress(text string) bool {
+	_, port, err := net.SplitHostPort(text)
+	if err == nil {
+		_, err = net.LookupPort("tcp", port)
+	}
+	return err == nil
 }
 
 // Run runs the hub until ctx ends or the hub fails.

@@ -101,11 +101,13 @@ func TestServeWithAWrongConfiguration(t *testing.T) {
 	for want, args := range map[string][]string{
 		"no authentication is configured, so anybody could read everything: give --jwt-secret, --jwt-key or --jwks-url for tokens, " +
 			"or --auth-url; for testing on this machine, give --insecure-uid; for public streams only, give --public": nil,
-		"--insecure-uid: anybody who can reach :0 " + reachable:                    {"--insecure-uid", "--listen", ":0"},
-		"--insecure-uid: anybody who can reach 192.0.2.1:80 " + reachable:          {"--insecure-uid", "--listen", "192.0.2.1:80"},
-		`--listen: "8080" is not HOST:PORT, such as 127.0.0.1:8080 or :8080`:       {"--insecure-uid", "--listen", "8080"},
-		`--admin-listen: "here" is not HOST:PORT, such as 127.0.0.1:8080 or :8080`: {"--insecure-uid", "--admin-listen", "here"},
-		"--jwt-secret-file: open /nowhere: no such file or directory":              {"--jwt-secret-file", "/nowhere"},
+		"--insecure-uid: anybody who can reach :0 " + reachable:                         {"--insecure-uid", "--listen", ":0"},
+		"--insecure-uid: anybody who can reach 192.0.2.1:80 " + reachable:               {"--insecure-uid", "--listen", "192.0.2.1:80"},
+		`--listen: "8080" is not HOST:PORT, such as 127.0.0.1:8080 or :8080`:            {"--insecure-uid", "--listen", "8080"},
+		`--admin-listen: "here" is not HOST:PORT, such as 127.0.0.1:8080 or :8080`:      {"--insecure-uid", "--admin-listen", "here"},
+		`--listen: "127.0.0.1:65536" is not HOST:PORT, such as 127.0.0.1:8080 or :8080`: {"--insecure-uid", "--listen", "127.0.0.1:65536"},
+		`--admin-listen: ":-1" is not HOST:PORT, such as 127.0.0.1:8080 or :8080`:       {"--insecure-uid", "--admin-listen", ":-1"},
+		"--jwt-secret-file: open /nowhere: no such file or directory":                   {"--jwt-secret-file", "/nowhere"},
 		unreadable: {"--insecure-uid", "--database-url", "postgres://me:secret%zz@db/app"},
 	} {
 		code, stdout, stderr := run(t, nil, append([]string{"serve"}, args...)...)

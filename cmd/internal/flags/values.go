@@ -176,13 +176,19 @@ func (u *URL) UnmarshalText(text []byte) error {
 	switch {
 	case !strings.Contains(string(text), "://") || err == nil && parsed.Scheme != "http" && parsed.Scheme != "https":
 		return errors.New("the URL must begin with http:// or https://, as in http://127.0.0.1:3000/path or https://app.example.com/path")
-	case err != nil || parsed.Hostname() == "":
+	case err != nil || parsed.Hostname() == "" || !hasPort(parsed):
 		return errors.New("this is not a URL such as https://app.example.com/path; special characters in it must be percent-encoded")
 	case strings.Contains(string(text), "#"):
 		return errors.New("remove the fragment (# and what follows it), which is never sent; if # is part of a name, write %23")
 	}
 	*u = URL(*parsed)
 	return nil
+}
+
+// hasPort reports whether the port of a URL, if it has one, can exist.
+func hasPort(u *url.URL) bool {
+	port, err := strconv.ParseUint(u.Port(), 10, 16)
+	return u.Port() == "" || err == nil && port > 0
 }
 
 // An Origin is the origin of a page, spelled as browsers send it.
@@ -198,7 +204,7 @@ func (o *Origin) UnmarshalText(text []byte) error {
 		return errors.New(`"*" is refused: requests for streams carry the user's cookies, so each origin must be named`)
 	case strings.EqualFold(name, "null"):
 		return errors.New(`"null" is refused: any page can have this origin`)
-	case err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "":
+	case err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || !hasPort(u):
 		return errors.New("an origin is a scheme and a host, such as https://app.example.com, and the port if it is not the default")
 	case strings.ContainsFunc(u.Hostname(), func(r rune) bool { return r > unicode.MaxASCII }):
 		return fmt.Errorf("%q: browsers send this name in ASCII; write it as they do (xn--…)", u.Hostname())
