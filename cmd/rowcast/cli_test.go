@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	main "rowcast/cmd/rowcast"
 	"rowcast/sql/dbtest"
 )
 
@@ -41,6 +42,22 @@ func TestHelpNamesVariablesAndDefaults(t *testing.T) {
 	} {
 		if !strings.Contains(help, want) {
 			t.Errorf("the help does not contain %q:\n%s", want, help)
+		}
+	}
+}
+
+// A command fails if its text cannot be printed, for example because the disk is full.
+func TestFailsIfTheOutputCannotBeWritten(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	for _, args := range [][]string{
+		nil, {"serve", "--help"}, {"--version"}, {"client"}, {"client", "--name"}, {"token", "--sub=alice", "--jwt-secret=" + secret},
+		{"migrate", "--print"}, {"migrate", "--database-url", dsn}, {"doctor", "--database-url", dsn}, {"watch", "--list", "--database-url", dsn},
+	} {
+		var stderr strings.Builder
+		code := main.Run(dbtest.Context(t), args, func(string) string { return "" }, fullDisk{}, &stderr)
+		if want := "rowcast: no space left on device\n"; code != 1 || stderr.String() != want {
+			t.Errorf("%v: got %d, %q, want 1, %q", args, code, &stderr, want)
 		}
 	}
 }

@@ -30,6 +30,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -104,8 +105,13 @@ func run(ctx context.Context, args []string, getenv func(string) string, c conso
 	if len(args) == 0 {
 		args = []string{"--help"}
 	}
+	out := &output{Writer: c.out}
+	c.out = out
 	parsed, err := parse(args, getenv, c.out, c.err)
 	switch {
+	case out.err != nil: // the help or the version could not be printed
+		fmt.Fprintf(c.err, "rowcast: %v\n", out.err)
+		return 1
 	case err != nil:
 		fmt.Fprintf(c.err, "rowcast: %v\n", err)
 		return 2
@@ -114,6 +120,9 @@ func run(ctx context.Context, args []string, getenv func(string) string, c conso
 	}
 	parsed.BindTo(ctx, (*context.Context)(nil))
 	err = parsed.Run(c)
+	if err == nil || errors.Is(err, errReported) {
+		err = cmp.Or(out.err, err)
+	}
 	switch {
 	case err == nil:
 		return 0
@@ -127,6 +136,18 @@ func run(ctx context.Context, args []string, getenv func(string) string, c conso
 		return 2
 	}
 	return 1
+}
+
+// An output keeps the first error of a Write, because most commands ignore the errors of the texts that they print.
+type output struct {
+	io.Writer
+	err error
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	n, err := o.Writer.Write(p)
+	o.err = cmp.Or(o.err, err)
+	return n, err
 }
 
 // errReported is the error of a command that has already reported what failed.
