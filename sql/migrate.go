@@ -127,14 +127,21 @@ const Secure = `SELECT pg_catalog.set_config('search_path', 'pg_catalog, pg_temp
 // secured calls change in a transaction that begins with [Secure]. The transaction is READ COMMITTED. With another
 // default_transaction_isolation, it would have a snapshot from before it gets the lock of migrations, and so would not
 // see the migrations of the session that had the lock before. A transaction that writes is [pgx.ReadWrite], because
-// default_transaction_read_only may be on.
+// default_transaction_read_only may be on. A standby refuses to begin such a transaction.
 func secured(ctx context.Context, conn *pgx.Conn, mode pgx.TxAccessMode, change func(pgx.Tx) error) error {
-	return pgx.BeginTxFunc(ctx, conn, pgx.TxOptions{IsoLevel: pgx.ReadCommitted, AccessMode: mode}, func(tx pgx.Tx) error {
+	err := pgx.BeginTxFunc(ctx, conn, pgx.TxOptions{IsoLevel: pgx.ReadCommitted, AccessMode: mode}, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, Secure); err != nil {
 			return err
 		}
 		return change(tx)
 	})
+	if failed, ok := errors.AsType[*pgconn.PgError](err); ok && failed.Code == "0A000" { // feature_not_supported
+		var standby bool
+		if conn.QueryRow(ctx, "SELECT pg_catalog.pg_is_in_recovery()").Scan(&standby) == nil && standby {
+			return fmt.Errorf("%w: this is a standby: connect to the primary (target_session_attrs=read-write)", err)
+		}
+	}
+	return err
 }
 
 const (
