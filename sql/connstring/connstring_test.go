@@ -307,6 +307,38 @@ func TestOtherPrograms(t *testing.T) {
 	}
 }
 
+// The error names the parameter of TLS whose file is missing, cannot be read or has the wrong content.
+func TestInvalidFilesOfTLS(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	for name, text := range map[string]string{
+		"empty":     "",
+		"key":       "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n",
+		"encrypted": "-----BEGIN RSA PRIVATE KEY-----\nDEK-Info: AES-128-CBC,x\n\nAAAA\n-----END RSA PRIVATE KEY-----\n",
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const readable = " in PEM format that the current user may read"
+	for s, want := range map[string]string{
+		"sslrootcert=DIR/missing":                              "sslrootcert is invalid: name a file with certificates" + readable,
+		"sslrootcert=DIR/empty":                                "sslrootcert is invalid: name a file with certificates" + readable,
+		"sslkey=DIR/key":                                       "sslcert is invalid: give both sslcert and sslkey, or leave out both",
+		"sslkey=DIR/missing sslcert=DIR/empty":                 "sslkey is invalid: name a file with a private key" + readable,
+		"sslkey=DIR/empty sslcert=DIR/empty":                   "sslkey is invalid: name a file with a private key" + readable,
+		"sslkey=DIR/key sslcert=DIR/missing":                   "sslcert is invalid: name a file with the certificate of sslkey" + readable,
+		"sslkey=DIR/key sslcert=DIR/empty":                     "sslcert is invalid: name a file with the certificate of sslkey" + readable,
+		"sslkey=DIR/encrypted sslcert=DIR/empty":               "sslpassword is invalid: write the passphrase of the key in sslkey",
+		"sslkey=DIR/encrypted sslcert=DIR/empty sslpassword=x": "sslpassword is invalid: write the passphrase of the key in sslkey",
+	} {
+		_, err := connstring.Parse("host=h sslmode=verify-full " + strings.ReplaceAll(s, "DIR", dir))
+		if err == nil || err.Error() != want {
+			t.Errorf("%s:\n got %v\nwant %s", s, err, want)
+		}
+	}
+}
+
 // The error contains no password. If possible, it says which part of a connection string or which variable is invalid.
 func TestInvalidParts(t *testing.T) {
 	const port, modes = " is invalid: write a number from 1 to 65535", " is invalid: write disable, allow, prefer, require, verify-ca or verify-full"
@@ -334,7 +366,7 @@ func TestInvalidParts(t *testing.T) {
 		{"PGMAXPROTOCOLVERSION", "secret", "host=h", "PGMAXPROTOCOLVERSION is invalid: write 3.0, 3.2 or latest, and no minimum above the maximum"},
 		{"", "", "host=h max_protocol_version=3.0 min_protocol_version=3.2", "min_protocol_version is invalid: write 3.0, 3.2 or latest, and no minimum above the maximum"},
 		{"PGSERVICE", "secret", "", "PGSERVICE is invalid: write the name of a section of the service file, which is ~/.pg_service.conf unless PGSERVICEFILE names another"},
-		{"PGSSLROOTCERT", "/nowhere/secret", "host=h sslmode=verify-full", connstring.ErrInvalid.Error()},
+		{"PGSSLROOTCERT", "/nowhere/secret", "host=h sslmode=verify-full", "PGSSLROOTCERT is invalid: name a file with certificates in PEM format that the current user may read"},
 	} {
 		t.Run(tt.variable+tt.s, func(t *testing.T) {
 			if tt.variable != "" {

@@ -29,10 +29,23 @@ type fault struct {
 const (
 	portAdvice     = "write a number from 1 to 65535"
 	protocolAdvice = "write 3.0, 3.2 or latest, and no minimum above the maximum"
+	rootAdvice     = "name a file with certificates in PEM format that the current user may read"
+	certAdvice     = "name a file with the certificate of sslkey in PEM format that the current user may read"
+	keyAdvice      = "name a file with a private key in PEM format that the current user may read"
+	passAdvice     = "write the passphrase of the key in sslkey"
 )
 
 var faults = []fault{
 	{"failed to configure TLS (sslmode is invalid)", "sslmode", "PGSSLMODE", "write disable, allow, prefer, require, verify-ca or verify-full"},
+	{"failed to configure TLS (unable to read CA", "sslrootcert", "PGSSLROOTCERT", rootAdvice},
+	{"failed to configure TLS (unable to add CA", "sslrootcert", "PGSSLROOTCERT", rootAdvice},
+	{`failed to configure TLS (both "sslcert"`, "sslcert", "PGSSLCERT", "give both sslcert and sslkey, or leave out both"},
+	{"failed to configure TLS (unable to read sslkey", "sslkey", "PGSSLKEY", keyAdvice},
+	{"failed to configure TLS (failed to decode sslkey", "sslkey", "PGSSLKEY", keyAdvice},
+	{"failed to configure TLS (unable to find sslpassword", "sslpassword", "PGSSLPASSWORD", passAdvice},
+	{"failed to configure TLS (unable to decrypt", "sslpassword", "PGSSLPASSWORD", passAdvice},
+	{"failed to configure TLS (unable to read cert", "sslcert", "PGSSLCERT", certAdvice},
+	{"failed to configure TLS (unable to load cert", "sslcert", "PGSSLCERT", certAdvice},
 	{"invalid port", "port", "PGPORT", portAdvice},
 	{"could not match", "port", "PGPORT", "write one port, or a port for each host"},
 	{"invalid connect_timeout", "connect_timeout", "PGCONNECT_TIMEOUT", "write a whole number of seconds"},
