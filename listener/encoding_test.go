@@ -56,6 +56,26 @@ func TestOtherEncodings(t *testing.T) {
 	}
 }
 
+// A user or topic whose name has no form in the encoding of the database has no rows. The rows for the other recipients
+// of the stream are replayed.
+func TestReplayForARecipientThatTheDatabaseCannotStore(t *testing.T) {
+	t.Parallel()
+	dsn := odd(t, "LATIN1")
+	conn := connect(t, dsn+" client_encoding=UTF8")
+	before := one[string](t, conn, "SELECT rowcast.cursor()")
+	exec(t, conn, `INSERT INTO rowcast.notifications (recipient, data) VALUES ('ünï', '"1"'), ('*', '"2"'), ('x', '"3"')`)
+	for _, poll := range []bool{false, true} {
+		l := newListener(t, dsn)
+		l.PollOnly = poll
+		replayer, err := l.NewReplayer(t.Context(), 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(replayer.Close)
+		wantData(t, replay(t, replayer, before, one[string](t, conn, "SELECT rowcast.cursor()"), []string{"€", "ünï"}), `"1"`, `"2"`)
+	}
+}
+
 // odd creates a database in an encoding, with the schema, and returns a connection string. It drops the constraints for
 // the size of data, and the constraint that refuses text without a UTF-8 form.
 func odd(t testing.TB, encoding string) string {

@@ -149,6 +149,14 @@ func (r *Replayer) Page(ctx context.Context, from, end cursor.Cursor, recipients
 	var p page
 	err = r.withConn(ctx, end.Epoch, func(run runner) error {
 		p, err = r.reader(run).page(q)
+		if !isUntranslatable(err) {
+			return err
+		}
+		if recipients, err = storable(run, recipients); err != nil {
+			return err
+		}
+		q.extra = []any{distinct(recipients)}
+		p, err = r.reader(run).page(q)
 		return err
 	})
 	if err != nil {
@@ -163,6 +171,24 @@ func (r *Replayer) Page(ctx context.Context, from, end cursor.Cursor, recipients
 		r.levels.set(next, q.level.after(&p, r.limits.pageRows))
 	}
 	return p.deliverable(nil), next, p.horizon, nil
+}
+
+// storable returns the recipients whose text has a form in the encoding of the database. There are no rows for the
+// other recipients, and PostgreSQL refuses a query that names one.
+func storable(run runner, recipients []string) (all []string, err error) {
+	for _, recipient := range recipients {
+		err := run(func(ctx context.Context, db querier) error {
+			var sent bool
+			return db.QueryRow(ctx, "SELECT $1::text IS NOT NULL", recipient).Scan(&sent)
+		})
+		switch {
+		case err == nil:
+			all = append(all, recipient)
+		case !isUntranslatable(err):
+			return nil, err
+		}
+	}
+	return all, nil
 }
 
 // distinct returns the recipients without duplicates. The query reads the rows of each recipient separately.

@@ -39,7 +39,7 @@ func reasonOf(err error) string {
 		return unreadableInvalid
 	}
 	switch code := codeOf(err); {
-	case code == "22021" || code == "22P05": // character_not_in_repertoire, untranslatable_character
+	case isUntranslatable(err):
 		return unreadableEncoding
 	case strings.HasPrefix(code, "22"):
 		return unreadableInvalid
@@ -53,6 +53,12 @@ func reasonOf(err error) string {
 		return unreadableTimeout
 	}
 	return ""
+}
+
+// isUntranslatable reports whether text has no form in the encoding of the database or of the client.
+func isUntranslatable(err error) bool {
+	code := codeOf(err)
+	return code == "22021" || code == "22P05" // character_not_in_repertoire, untranslatable_character
 }
 
 // codeOf returns the SQLSTATE of an error, or "" if it has none.
