@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { Rows } from "../src/inbox/store/rows.js";
 import { settle } from "./hub.mjs";
 import { InboxServer, shown } from "./inbox.mjs";
 
@@ -16,6 +17,12 @@ test("a row that was deleted does not return with a page", async (t) => {
   await settle();
   await server.answer();
   assert.deepEqual(shown(store), ["4", "3", "2"]);
+});
+
+test("the ids of deleted rows are kept only while a page is requested", () => {
+  const rows = new Rows();
+  rows.remove(["1"]);
+  assert.equal(rows.deleted, undefined);
 });
 
 // The place of a row in the list is assigned at its INSERT. The row may commit after rows with a later place.

@@ -328,6 +328,7 @@ export class RowcastInbox extends EventTarget {
 
   async #nextPage(list) {
     const rows = this.#rows;
+    rows.deleted = new Set();
     try {
       for (let tries = 0; tries <= TRIES; tries++) {
         const page = await this.#client.list(rows.user, this.#options.limit ?? 20, rows.before);
@@ -347,6 +348,7 @@ export class RowcastInbox extends EventTarget {
     } finally {
       if (list === rows.list) {
         this.#paging = undefined;
+        rows.deleted = undefined;
         this.#changed();
       }
     }

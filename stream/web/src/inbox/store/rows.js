@@ -40,7 +40,9 @@ export class Rows {
   counts = { version: 0, unseen: 0, unread: 0 };
   ops = /** @type {any[]} */ ([]); // operations without an answer, in their order
   done = /** @type {any[]} */ ([]); // the last operations with an answer
-  #deleted = new Set();
+  /** The ids of the rows that were deleted while the next page is requested: the page may still have them. Otherwise undefined.
+   * @type {Set<string> | undefined} */
+  deleted;
 
   get all() {
     return [...this.rows, ...this.waiting];
@@ -53,7 +55,7 @@ export class Rows {
     this.#extend();
     this.rows = list.items.map((item) => this.row(item, list.version));
     this.waiting = [];
-    this.#deleted.clear();
+    this.deleted = undefined;
     this.counts = { version: list.version, unseen: list.unseen, unread: list.unread };
     this.before = list.before;
     this.cursor = list.cursor;
@@ -65,12 +67,12 @@ export class Rows {
     this.user = this.cursor = undefined;
     [this.rows, this.waiting, this.ops, this.done, this.before] = [[], [], [], [], null];
     this.counts = { version: 0, unseen: 0, unread: 0 };
-    this.#deleted.clear();
+    this.deleted = undefined;
   }
 
   /** Adds the next page. */
   append(page) {
-    this.rows.push(...page.items.filter(({ id }) => !this.find(id) && !this.#deleted.has(id)).map((item) => this.row(item, page.version)));
+    this.rows.push(...page.items.filter(({ id }) => !this.find(id) && !this.deleted.has(id)).map((item) => this.row(item, page.version)));
     this.before = page.before;
     this.#extend();
   }
@@ -101,8 +103,9 @@ export class Rows {
   }
 
   remove(ids) {
-    for (const id of ids) this.#deleted.add(id);
-    const stays = ({ id }) => !this.#deleted.has(id);
+    for (const id of ids) this.deleted?.add(id);
+    const gone = new Set(ids);
+    const stays = ({ id }) => !gone.has(id);
     this.rows = this.rows.filter(stays);
     this.waiting = this.waiting.filter(stays);
   }
