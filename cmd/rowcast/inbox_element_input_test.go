@@ -9,11 +9,19 @@ import (
 )
 
 // clickOn clicks with the mouse on the middle of an element. The argument element is a JavaScript expression whose
-// value is the element.
+// value is the element. The options work only in Chromium. WebKitGTK has no mouse in a test, so a script clicks there.
 func (p page) clickOn(element string, options ...chromedp.MouseOption) {
 	p.t.Helper()
+	if p.tab != nil && p.tab.driver.mouseless {
+		value[bool](p, element+`.click(), true`)
+		return
+	}
 	at := value[[]float64](p, fmt.Sprintf(`(() => { const { left, top, width, height } = (%s).getBoundingClientRect(); return [left + width / 2, top + height / 2] })()`, element))
-	p.do(chromedp.MouseClickXY(at[0], at[1], options...))
+	if p.tab == nil {
+		p.do(chromedp.MouseClickXY(at[0], at[1], options...))
+	} else if err := p.tab.click(p.ctx, at[0], at[1]); err != nil {
+		p.t.Fatal(err)
+	}
 }
 
 // Escape closes the list, and not the dialog around it. The element handles Escape itself, because a browser may close
@@ -37,7 +45,7 @@ func testElementEscape(_ *testing.T, s *inboxStage) {
 	p.await(state + ` === "true,true,panel"`)
 	p.want(`field.focus(), `+state, "true,true,field")
 	escape()
-	if p.tab == nil { // clickOn works only in Chromium
+	if p.tab == nil {
 		p.clickOn(`find(".bell")[0]`)
 		p.await(state + ` === "true,true,panel"`)
 		escape()
@@ -65,33 +73,44 @@ func testElementEscape(_ *testing.T, s *inboxStage) {
 	p.await(`!dialog.open`)
 }
 
-// A click on a link or another control in the content of a row is not a click on the row.
+// A click on a link or another control in the content of a row is not a click on the row. The row is a link or a button.
 func testElementControls(_ *testing.T, s *inboxStage) {
-	s.insert(map[string]string{"url": "/page?row"})
+	s.insert("button", map[string]string{"msg": "link", "url": "/page?row"})
 	p := s.open()
-	value[bool](p, `window.routed = [], window.pressed = 0, bell.addEventListener("rowcast-click", (event) => { event.preventDefault(); routed.push(new URL(event.detail.url).search); }),
-		bell.render = () => {
+	value[bool](p, `window.routed = [], window.pressed = [], bell.addEventListener("rowcast-click", (event) => { event.preventDefault(); routed.push(event.detail.item.data.msg ?? "button"); }),
+		bell.render = ({ data }) => {
 			const content = document.createElement("p");
-			for (const [name, properties] of [["a", { href: "#inner" }], ["button", { type: "button", onclick: () => pressed++ }], ["input", { type: "checkbox" }], ["b"]]) {
+			content.id = data.msg ?? data;
+			for (const [name, properties] of [["a", { href: "#to-" + content.id }], ["button", { type: "button", onclick: () => pressed.push(content.id) }], ["input", { type: "checkbox" }], ["b"]]) {
 				content.append(Object.assign(document.createElement(name), { textContent: name }, properties));
 			}
 			return content;
 		}, bell.open = true`)
-	p.await(`find(".panel")[0].getAnimations().length === 0`)
-	const state = `[location.search, location.hash, pressed, bell.querySelector("input").checked, bell.store.unreadCount, routed.join()].join()`
-	p.clickOn(`bell.querySelector("p a")`)
-	p.await(`location.hash`)
-	p.want(state, ",#inner,0,false,1,")
-	p.clickOn(`bell.querySelector("p button")`)
-	p.await(`pressed`)
-	p.want(state, ",#inner,1,false,1,")
-	p.clickOn(`bell.querySelector("p input")`)
-	p.await(`bell.querySelector("input").checked`)
-	p.want(state, ",#inner,1,true,1,")
-	p.clickOn(`bell.querySelector("p b")`)
-	p.await(`routed.length`)
-	p.want(state, ",#inner,1,true,0,?row")
-	p.want(`find(".link")[0].search`, "?row")
+	p.finishRise()
+	for _, row := range []string{"link", "button"} {
+		control := func(name string) string { return fmt.Sprintf(`bell.querySelector("#%s %s")`, row, name) }
+		p.clickOn(control("a"))
+		p.await(`location.hash === "#to-` + row + `"`)
+		p.clickOn(control("button"))
+		p.await(`pressed.at(-1) === "` + row + `"`)
+		p.clickOn(control("input"))
+		p.await(control("input") + `.checked`)
+		p.want(`routed.includes("`+row+`")`, false)
+		p.clickOn(control("b"))
+		p.await(`routed.at(-1) === "` + row + `"`)
+	}
+	p.want(`[routed, pressed, bell.store.unreadCount, location.search, find("a")[0].search].join()`, "link,button,link,button,0,,?row")
+}
+
+// A finger can tap where the buttons of a row are. If a pointer of the device is coarse, the buttons are visible, so no
+// tap archives a row by accident.
+func testElementTouch(t *testing.T) {
+	t.Parallel()
+	s := newInboxStage(t, startBrowser(t, chromedp.Flag("blink-settings", "availablePointerTypes=6,primaryPointerType=4,availableHoverTypes=3,primaryHoverType=2")))
+	s.insert("one")
+	p := s.open()
+	p.want(`[matchMedia("(hover: none)").matches, matchMedia("(any-pointer: coarse)").matches].join()`, "false,true")
+	p.want(`bell.open = true, getComputedStyle(find(".actions")[0]).opacity`, "1")
 }
 
 // A row with a URL is a link. A click with Ctrl or with the middle button of the mouse opens a new tab and does not
@@ -112,7 +131,7 @@ func testElementLinks(_ *testing.T, s *inboxStage) {
 		routed.push(new URL(url).search);
 	}), bell.open = true`)
 	value[bool](other, `bell.open = true`)
-	p.await(`find(".panel")[0].getAnimations().length === 0`)
+	p.finishRise()
 	const kept = `location.search + bell.open + routed.join()`
 	p.clickOn(`row("ctrl")`, chromedp.ButtonModifiers(chromedp.ModifierCtrl))
 	p.await(`localStorage["?ctrl"]`)

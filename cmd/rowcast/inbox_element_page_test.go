@@ -101,7 +101,8 @@ func testElementFaults(_ *testing.T, s *inboxStage) {
 	p.await(`/the text bell of strings/.test(reported)`)
 	// The element sets the padding of the footer.
 	p.want(`(() => { const footer = document.createElement("p"); footer.slot = "footer"; footer.textContent = "Settings"; bell.append(footer); return getComputedStyle(footer).paddingInlineStart })()`, "18px")
-	// The element's own custom properties do not hide those of the page.
+	// The element's own custom properties do not hide those of the page. All of them have a prefix.
+	p.want(`root().adoptedStyleSheets.flatMap(({ cssRules }) => [...cssRules].flatMap(({ style }) => [...(style ?? [])])).filter((name) => /^--(?!_rowcast-)/.test(name)).join()`, "")
 	p.want(`(() => { for (const name of ["--width", "--bottom", "--text"]) document.body.style.setProperty(name, "1px"); return ["--width", "--bottom", "--text"].map((name) => getComputedStyle(bell.querySelector("p")).getPropertyValue(name)).join() })()`, "1px,1px,1px")
 }
 

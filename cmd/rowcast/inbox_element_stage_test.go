@@ -155,6 +155,12 @@ func (s *inboxStage) insert(data ...any) {
 	runSQL(s.t, s.dsn, `INSERT INTO rowcast.notifications (recipient, event, data) VALUES `+strings.Join(rows, ", "))
 }
 
+// finishRise finishes the animation of the panel. In a tab in the background, it could last for ever.
+func (p page) finishRise() {
+	p.t.Helper()
+	value[bool](p, `find(".panel")[0].getAnimations().forEach((animation) => animation.finish()), true`)
+}
+
 func (p page) want(expression string, want any) {
 	p.t.Helper()
 	if got := value[any](p, expression); !reflect.DeepEqual(got, want) {

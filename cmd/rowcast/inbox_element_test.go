@@ -29,6 +29,8 @@ func testInboxElement(t *testing.T, b browser) {
 		"texts and times have one language":     testElementLanguages,
 		"the title has one number":              testElementTitle,
 		"more than 99 rows are new":             testElementMany,
+		"the list is beside the bell":           testElementPlace,
+		"content of the page":                   testElementContent,
 	}
 	if b.driver == nil {
 		maps.Copy(tests, map[string]func(*testing.T, *inboxStage){
@@ -46,10 +48,7 @@ func testInboxElement(t *testing.T, b browser) {
 			"failures are shown for a while":     testElementNotes,
 			"the clock of the client is wrong":   testElementClock,
 			"the strict mode of React":           testElementReact,
-			"the list is beside the bell":        testElementPlace,
 			"the page has another language":      testElementPageLanguage,
-			"content of the page":                testElementContent,
-			"controls in a row":                  testElementControls,
 			"rows wait while a user reads":       testElementReading,
 			"the page renders again":             testElementRender,
 			"a toast has the focus":              testElementToastFocus,
@@ -57,6 +56,7 @@ func testInboxElement(t *testing.T, b browser) {
 			"one element announces a row":        testElementAnnouncement,
 			"the page is printed":                testElementPrint,
 		})
+		t.Run("a touch screen", testElementTouch)
 		t.Run("a hub of another origin", func(t *testing.T) { testElementOrigin(t, b) })
 	}
 	for name, test := range tests {
@@ -67,11 +67,12 @@ func testInboxElement(t *testing.T, b browser) {
 	}
 }
 
-// testInboxKeys tests <rowcast-inbox> with the keyboard. Only one page of a browser has the focus, so the tests run one
+// testInboxKeys tests <rowcast-inbox> with the keyboard and the mouse. Only one page of a browser has the focus, so the tests run one
 // after the other.
 func testInboxKeys(t *testing.T, b browser) {
 	t.Run("the keyboard is enough", func(t *testing.T) { testElementKeyboard(t, newInboxStage(t, b)) })
 	t.Run("Escape closes only the list", func(t *testing.T) { testElementEscape(t, newInboxStage(t, b)) })
+	t.Run("controls in a row", func(t *testing.T) { testElementControls(t, newInboxStage(t, b)) })
 	if b.driver == nil {
 		t.Run("keys in content of the page", func(t *testing.T) { testElementForeignKeys(t, newInboxStage(t, b)) })
 	}
@@ -223,6 +224,8 @@ func testElementStyles(_ *testing.T, s *inboxStage) {
 	value[bool](p, `bell.open = true`)
 	p.await(`document.getAnimations().every((animation) => animation.playState !== "running")`)
 	before := value[string](p, measured)
+	p.want(`document.body.style.visibility = "hidden", getComputedStyle(find(".bell")[0]).visibility`, "hidden") // but a hidden part of the page stays hidden
+	value[bool](p, `document.body.style.visibility = "", true`)
 	value[bool](p, `document.body.className = "hostile", true`)
 	p.want(measured+` === `+fmt.Sprintf("%q", before)+` || `+measured, true)
 	// The panel is above the content of the page, and its title is not clipped.

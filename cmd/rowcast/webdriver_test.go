@@ -24,10 +24,12 @@ import (
 // A driver controls a browser by WebDriver commands, one at a time. It sends them to Firefox by Marionette, which needs
 // no other program, and to WebKitGTK by HTTP.
 type driver struct {
-	mu      sync.Mutex
-	send    func(ctx context.Context, command driverCommand, parameters any) (json.RawMessage, error)
-	first   string // the handle of the tab that the browser opens when it starts; this tab stays open
-	current string // the handle of the tab for which the browser executes commands, or "" if no tab was selected
+	mu   sync.Mutex
+	send func(ctx context.Context, command driverCommand, parameters any) (json.RawMessage, error)
+	// mouseless is true for WebKitGTK. Without a window manager, its driver does not answer commands that use the mouse.
+	mouseless bool
+	first     string // the handle of the tab that the browser opens when it starts; this tab stays open
+	current   string // the handle of the tab for which the browser executes commands, or "" if no tab was selected
 }
 
 // A driverCommand is a command of WebDriver: its name in Marionette, and its method and path over HTTP.
@@ -138,6 +140,18 @@ func (t *driverTab) press(ctx context.Context, keys ...string) error {
 	for _, key := range keys {
 		actions = append(actions, object{"type": "keyDown", "value": driverKeys[key]}, object{"type": "keyUp", "value": driverKeys[key]})
 	}
+	return t.perform(ctx, object{"type": "key", "id": "keyboard", "actions": actions})
+}
+
+// click shows the tab, and clicks with the mouse at a point of its window.
+func (t *driverTab) click(ctx context.Context, x, y float64) error {
+	return t.perform(ctx, object{"type": "pointer", "id": "mouse", "actions": []object{
+		{"type": "pointerMove", "x": int(x), "y": int(y)}, {"type": "pointerDown", "button": 0}, {"type": "pointerUp", "button": 0},
+	}})
+}
+
+// perform shows the tab, and performs the actions of an input device in it.
+func (t *driverTab) perform(ctx context.Context, device object) error {
 	t.driver.mu.Lock()
 	defer t.driver.mu.Unlock()
 	if _, err := t.driver.execute(ctx, switchWindow, object{"handle": t.handle, "focus": true}); err != nil {
@@ -147,7 +161,7 @@ func (t *driverTab) press(ctx context.Context, keys ...string) error {
 	if err := t.awaitFocus(ctx); err != nil {
 		return err
 	}
-	_, err := t.driver.execute(ctx, performActions, object{"actions": []object{{"type": "key", "id": "keyboard", "actions": actions}}})
+	_, err := t.driver.execute(ctx, performActions, object{"actions": []object{device}})
 	return err
 }
 
@@ -312,7 +326,7 @@ func driveWebKit(t *testing.T) browser {
 		defer cancel()
 		_, _ = send(ctx, deleteSession, nil) // ends the browser
 	})
-	return browser{driver: &driver{send: send}}
+	return browser{driver: &driver{send: send, mouseless: true}}
 }
 
 // sendToDriver sends a command to a WebDriver server, and returns the value of its answer.

@@ -6,7 +6,7 @@ const CSS = `
 :host([hidden]) { display: none; }
 .root, .root * { box-sizing: border-box; }
 .root {
-  all: initial; direction: inherit; color-scheme: inherit; display: block;
+  all: initial; direction: inherit; color-scheme: inherit; visibility: inherit; display: block;
   --_rowcast-accent: var(--rowcast-accent, light-dark(#3457d5, #8ea6ff));
   --_rowcast-on-accent: var(--rowcast-on-accent, light-dark(#fff, #10183a));
   --_rowcast-badge: var(--rowcast-badge, light-dark(#d92d20, #ff6b5e));
@@ -32,10 +32,10 @@ svg { display: block; width: 20px; height: 20px; fill: none; stroke: currentColo
 .panel, .toasts { position: fixed; inset: auto; margin: 0; padding: 0; border: 0; color: inherit; background: none; overflow: visible; }
 .panel {
   inset: var(--_rowcast-top, 56px) auto var(--_rowcast-bottom, auto) clamp(8px, var(--_rowcast-left, 8px), 100% - 8px - var(--_rowcast-width)); width: var(--_rowcast-width); max-height: min(var(--_rowcast-room, 600px), 640px);
-  border: 1px solid var(--_rowcast-border); border-radius: var(--_rowcast-radius); background: var(--_rowcast-surface); box-shadow: var(--_rowcast-shadow); overflow: clip; outline: none;
+  border: 1px solid var(--_rowcast-border); border-radius: var(--_rowcast-radius); background: var(--_rowcast-surface); box-shadow: var(--_rowcast-shadow); overflow: clip; outline: none; flex-direction: column;
 }
-.panel.inline { position: static; isolation: isolate; display: flex; flex-direction: column; width: auto; height: var(--rowcast-height, 420px); max-height: none; box-shadow: none; }
-.panel:popover-open { display: flex; flex-direction: column; animation: rise .16s ease-out; }
+.panel.inline { position: static; isolation: isolate; display: flex; width: auto; height: var(--rowcast-height, 420px); max-height: none; box-shadow: none; }
+.panel:popover-open { display: flex; animation: rise .16s ease-out; }
 header { display: flex; align-items: center; gap: 4px; padding: 12px 12px 10px; padding-inline-start: 18px; border-bottom: 1px solid var(--_rowcast-border); }
 h2 { flex: 1; margin: 0; font-size: 16px; font-weight: 650; letter-spacing: -.01em; }
 .text { padding: 4px 10px; color: var(--_rowcast-accent); font-size: 13px; font-weight: 550; }
@@ -46,18 +46,18 @@ h2 { flex: 1; margin: 0; font-size: 16px; font-weight: 650; letter-spacing: -.01
 .icon svg { width: 17px; height: 17px; }
 .close { display: none; }
 .note { display: flex; align-items: center; justify-content: space-between; gap: 8px; padding: 5px 10px 5px 18px; background: var(--_rowcast-hover); color: var(--_rowcast-muted); font-size: 13px; }
-.scroll { position: relative; flex: 1; min-height: 0; overflow: auto; overscroll-behavior: contain; }
+.scroll { position: relative; flex: auto; min-height: 0; overflow: auto; overscroll-behavior: contain; }
 .new { position: sticky; z-index: 2; top: 8px; display: block; width: max-content; height: 28px; margin: 0 auto -28px; padding: 0 14px; border-radius: 14px; background: var(--_rowcast-accent); color: var(--_rowcast-on-accent); font-size: 13px; font-weight: 600; line-height: 28px; box-shadow: 0 2px 8px rgb(0 0 0 / .25); }
 ul { list-style: none; margin: 0; padding: 0; }
 li { position: relative; padding: 12px 18px; padding-inline-start: 30px; }
 li + li { border-top: 1px solid var(--_rowcast-border); }
 li:hover { background: var(--_rowcast-hover); }
 li.unread::before { content: ""; position: absolute; inset-block-start: 19px; inset-inline-start: 13px; width: 8px; height: 8px; border-radius: 50%; background: var(--_rowcast-accent); forced-color-adjust: none; }
-.link { display: block; width: 100%; color: inherit; text-align: start; text-decoration: none; cursor: pointer; outline: none; }
+.link { display: block; width: 100%; color: inherit; text-align: start; text-decoration: none; overflow-wrap: anywhere; cursor: pointer; outline: none; }
 .link::after { content: ""; position: absolute; inset: 0; }
 ::slotted([slot^=item-]), .link time { position: relative; z-index: 1; }
 .link:focus-visible::after { outline: 2px solid var(--_rowcast-accent); outline-offset: -3px; border-radius: 8px; }
-.head, .body { display: -webkit-box; -webkit-box-orient: vertical; -webkit-line-clamp: 3; overflow: hidden; overflow-wrap: anywhere; text-align: -webkit-match-parent; text-align: match-parent; }
+.head, .body { display: -webkit-box; -webkit-box-orient: vertical; -webkit-line-clamp: 3; overflow: hidden; text-align: -webkit-match-parent; text-align: match-parent; }
 .head { color: var(--_rowcast-muted); }
 .unread .head { color: var(--_rowcast-text); font-weight: 550; }
 .body { margin-top: 1px; color: var(--_rowcast-muted); font-size: 13px; }
@@ -78,14 +78,14 @@ li:hover .actions, li:focus-within .actions { opacity: 1; }
 .toast .icon { z-index: 1; width: 26px; height: 26px; margin-block: -3px; }
 .sr { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); white-space: nowrap; }
 @keyframes rise { from { opacity: 0; translate: 0 6px; } }
-@media (hover: none) { li { padding-inline-end: 84px; } .actions { opacity: 1; background: none; box-shadow: none; } }
+@media (any-pointer: coarse) { li { padding-inline-end: 84px; } .actions { opacity: 1; background: none; box-shadow: none; } }
 @media (max-width: 479px) {
   .panel:not(.inline) { inset: auto 0 0; width: 100%; max-height: 86dvh; min-height: 40dvh; border-width: 1px 0 0; border-radius: var(--_rowcast-radius) var(--_rowcast-radius) 0 0; }
   .panel::backdrop { background: rgb(0 0 0 / .35); }
   .panel:not(.inline) .close { display: grid; }
 }
 @media (prefers-reduced-motion: reduce) { * { animation: none !important; } }
-@media print { .panel:popover-open, .toasts { display: none !important; } }
+@media print { .panel:popover-open, .toasts { display: none !important; } .panel.inline { height: auto; } .scroll { overflow: visible; } }
 @media (forced-colors: active) { .badge, .new { border: 1px solid; } .panel, .toast, .actions { border: 1px solid; } }
 `;
 
