@@ -1,8 +1,10 @@
 package main_test
 
 import (
+	"slices"
 	"testing"
 
+	"github.com/chromedp/cdproto/accessibility"
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/cdproto/input"
 	"github.com/chromedp/chromedp"
@@ -72,22 +74,27 @@ func testElementToastPointer(_ *testing.T, s *inboxStage) {
 
 // Of several elements that share a store, the first one that is visible announces new rows.
 func testElementAnnouncement(_ *testing.T, s *inboxStage) {
-	p := s.open()
+	p := s.openWith(toastsStay)
 	value[bool](p, `[window.unseen, window.copy] = ["unseen", "copy"].map((id) => Object.assign(bell.cloneNode(), { id })), unseen.hidden = true, document.querySelector(".trap").prepend(unseen), document.body.append(copy), true`)
 	const announced = `[unseen, bell, copy].map((element) => element.shadowRoot.querySelector("[role=status].sr").textContent).join("|")`
 	s.insert("one")
 	p.await(announced + ` === "|1 new notification|"`)
+	// A toast of an element that is hidden could not be seen, so another element shows it.
 	value[bool](p, `bell.hidden = true`)
 	s.insert("two", "three")
+	p.await(`copy.shadowRoot.querySelectorAll(".toast").length === 2`)
 	p.await(announced + `.endsWith("|2 new notifications")`)
 	p.want(announced, "|1 new notification|2 new notifications")
 }
 
-// An open list and toasts would cover text on each printed page, so they are not printed. An inline list is printed.
+// An open list and toasts would cover text on each printed page, so they are not printed. All rows of an inline list are
+// printed.
 func testElementPrint(_ *testing.T, s *inboxStage) {
 	p := s.openWith(toastsStay)
-	s.insert("one")
-	p.await(`find(".toasts:popover-open").length === 1`)
+	for i := range 20 {
+		s.insert(i)
+	}
+	p.await(`find(".toasts:popover-open").length === 1 && bell.store.items.length === 20`)
 	value[bool](p, `window.copy = Object.assign(bell.cloneNode(), { id: "copy" }), copy.toggleAttribute("inline"), document.body.append(copy), true`)
 	const printed = `[bell, copy].map((element) => [".bell", ".panel", ".toasts"].filter((part) => element.shadowRoot.querySelector(part).checkVisibility()).join()).join("|")`
 	p.want(printed, ".bell,.toasts|.panel")
@@ -96,4 +103,42 @@ func testElementPrint(_ *testing.T, s *inboxStage) {
 	}
 	p.want(printed, ".bell|.panel")
 	p.want(`bell.open = true, `+printed, ".bell|.panel")
+	p.want(`(([panel, scroll, list]) => list.height > 1000 && scroll.height >= list.height && panel.bottom >= scroll.bottom)([".panel", ".scroll", ".list"].map((part) => copy.shadowRoot.querySelector(part).getBoundingClientRect()))`, true)
+}
+
+// A row counts as seen when it was visible in the window. An inline list can be outside of the window.
+func testElementSeen(_ *testing.T, s *inboxStage) {
+	s.insert("one", "two")
+	s.insertFor("bob", "for bob")
+	p := s.open()
+	value[bool](p, `[window.far, window.near] = ["far", "near"].map((id) => Object.assign(bell.cloneNode(), { id })), document.querySelector("h1").style.marginTop = "5000px",
+		near.setAttribute("events", "/events?uid=bob"), document.body.append(far), document.body.prepend(near), [far, near].every((element) => element.toggleAttribute("inline"))`)
+	p.await(`near.store.items.length === 1 && near.store.unseenCount === 0`)
+	p.want(`far.store.unseenCount`, 2.0)
+	value[bool](p, `far.scrollIntoView(), true`)
+	p.await(`far.store.unseenCount === 0`)
+}
+
+// The description of the buttons of a row has the text of the row, whether the element or the page renders it.
+func testElementDescriptions(_ *testing.T, s *inboxStage) {
+	s.insert("one", "two")
+	p := s.open()
+	value[bool](p, `bell.render = ({ data }) => (data === "two" ? "rendered" : undefined), bell.open = true`)
+	tree, err := chromedp.Call(p.ctx, accessibility.GetFullAXTree, accessibility.GetFullAXTreeParams{})
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	var got []string
+	for _, node := range tree.Nodes {
+		if node.Name == nil || node.Description == nil {
+			continue
+		}
+		if name := string(node.Name.Value); name == `"Archive"` || name == `"Mark as read"` {
+			got = append(got, name+string(node.Description.Value))
+		}
+	}
+	slices.Sort(got)
+	if want := []string{`"Archive""one now"`, `"Archive""rendered now"`, `"Mark as read""one now"`, `"Mark as read""rendered now"`}; !slices.Equal(got, want) {
+		p.t.Errorf("got the buttons %q, want %q", got, want)
+	}
 }

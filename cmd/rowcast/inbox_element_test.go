@@ -49,6 +49,8 @@ func testInboxElement(t *testing.T, b browser) {
 			"the clock of the client is wrong":   testElementClock,
 			"the strict mode of React":           testElementReact,
 			"the page has another language":      testElementPageLanguage,
+			"rows are seen in the window":        testElementSeen,
+			"buttons are described":              testElementDescriptions,
 			"rows wait while a user reads":       testElementReading,
 			"the page renders again":             testElementRender,
 			"a toast has the focus":              testElementToastFocus,

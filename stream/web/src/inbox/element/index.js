@@ -254,7 +254,7 @@ export class RowcastInboxElement extends Base {
       note: new Notes(host),
       toasts: new Toasts(host),
     });
-    p.list = new List(host, p.scroll);
+    p.list = new List(host);
     p.scroll.append(p.fresh, p.list.node, p.state, p.more);
     if (this.#inline) p.panel.classList.add("inline");
     else p.panel.popover = "auto";
@@ -285,7 +285,7 @@ export class RowcastInboxElement extends Base {
 
   #toggled(open) {
     const { bell, panel, toasts, list } = this.#parts;
-    bell.setAttribute("aria-expanded", open);
+    bell.ariaExpanded = open;
     this.#hold();
     if (open) {
       this.#store.showWaiting(); // also if another element lets them wait
@@ -329,12 +329,12 @@ export class RowcastInboxElement extends Base {
     const { unseenCount: unseen, unreadCount: unread, items, waiting } = this.#store;
     badge.hidden = !unseen;
     badge.textContent = unseen >= MANY ? "99+" : unseen;
-    bell.setAttribute("aria-label", unseen ? this.#text("bell", unseen) : this.#text("title"));
+    bell.ariaLabel = unseen ? this.#text("bell", unseen) : this.#text("title");
     showInTitle(this, this.hasAttribute("title-badge") ? this.#store : undefined);
     if (this.#store.state === "signed-out") this.#forget();
     if (!this.open) return;
     const focused = this.shadowRoot.activeElement;
-    all.setAttribute("aria-disabled", !unread);
+    all.ariaDisabled = !unread;
     fresh.hidden = !waiting;
     fresh.textContent = this.#text("new", waiting);
     more.hidden = !this.#store.hasMore || !items.length;
@@ -391,7 +391,9 @@ export class RowcastInboxElement extends Base {
     this.#save(this.#store.readAll());
   }
 
+  /** Announces a new row, and shows it in a toast. An element that is not visible does neither, so that another one does. */
   #receive(item) {
+    if (!this.checkVisibility({ visibilityProperty: true })) return;
     this.#announce(item);
     if (!this.hasAttribute("toasts") || document.hidden || this.open || this.#store.now() - item.time > SHOWN) return;
     once(`${this.#store.url} ${item.id}`, () => this.#parts.toasts.show(this.#parts.list.link(item)));
@@ -399,7 +401,7 @@ export class RowcastInboxElement extends Base {
 
   /** Counts a new row in a text for screen readers. Of the elements that share a store, the first visible one does so. */
   #announce(item) {
-    if (announced.has(item) || !this.checkVisibility({ visibilityProperty: true })) return;
+    if (announced.has(item)) return;
     announced.add(item);
     this.#arrived++;
     clearTimeout(this.#timers.announce);

@@ -17,10 +17,10 @@ export class List {
   #visible = new Map(); // the timers of the rows that may become seen
   #observer;
 
-  /** @param {import("./index.js").Host} host @param {HTMLElement} scroll the element that contains the list and scrolls */
-  constructor(host, scroll) {
+  /** @param {import("./index.js").Host} host */
+  constructor(host) {
     this.#host = host;
-    this.#observer = new IntersectionObserver((entries) => this.#intersect(entries), { root: scroll, threshold: 0.5 });
+    this.#observer = new IntersectionObserver((entries) => this.#intersect(entries), { threshold: 0.5 });
   }
 
   /** Removes the content of the rows from the document, and ends the timers. */
@@ -63,6 +63,8 @@ export class List {
     const toggle = button("read", "icon", () => this.#host.save(this.#host.store[li.item.read ? "unread" : "read"]([item.id])), "check");
     const archive = button("archive", "icon", () => this.#host.archive(li.item), "archive");
     const link = this.link(item, () => this.#content(li, item));
+    link.id = "item-" + item.id;
+    for (const action of [toggle, archive]) action.setAttribute("aria-describedby", link.id);
     li.append(link, h("div", { part: "actions" }, toggle, archive));
     const known = !isNaN(item.time);
     Object.assign(li, { link, toggle, time: h("time", { part: "time", ...(known && { dateTime: item.time.toISOString(), title: item.time.toLocaleString(lang) }) }) });
@@ -90,9 +92,7 @@ export class List {
     li.className = item.read ? "" : "unread";
     li.part = item.read ? "item" : "item unread";
     li.content?.toggleAttribute("data-unread", !item.read);
-    const label = this.#host.text(item.read ? "unread" : "read");
-    li.toggle.title = label;
-    li.toggle.setAttribute("aria-label", label);
+    li.toggle.title = li.toggle.ariaLabel = this.#host.text(item.read ? "unread" : "read");
     li.toggle.replaceChildren(icon(item.read ? "dot" : "check"));
   }
 
