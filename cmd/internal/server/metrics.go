@@ -1,12 +1,15 @@
 package server
 
 import (
+	"bytes"
 	"net/http"
+	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"github.com/prometheus/common/expfmt"
 
 	"rowcast/listener/failures"
 	"rowcast/stream"
@@ -38,7 +41,70 @@ func (s *Server) metrics() http.Handler {
 	if s.inboxes != nil {
 		r.MustRegister(s.inboxes.requests, s.inboxes.duration)
 	}
-	return promhttp.HandlerFor(r, promhttp.HandlerOpts{})
+	return &metricsHandler{gather: r.Gather}
+}
+
+// A metricsHandler answers with metrics in the text format of Prometheus. Gathering and encoding them takes about 2 ms of
+// CPU, and without AdminListen every client may ask for them. Therefore they are gathered at most once in
+// metricsInterval. Requests that come meanwhile wait for the next time and share its result.
+type metricsHandler struct {
+	gather prometheus.GathererFunc
+
+	mu   sync.Mutex
+	next *metricsText // the result for which requests wait; nil if none waits
+	from time.Time    // when the metrics may be gathered again
+}
+
+const metricsInterval = 100 * time.Millisecond
+
+// A metricsText is the result of a gathering. Its fields are set when done is closed.
+type metricsText struct {
+	done chan struct{}
+	text []byte
+	err  error
+}
+
+func (h *metricsHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	result := h.await()
+	select {
+	case <-result.done:
+	case <-r.Context().Done():
+		return
+	}
+	if result.err != nil {
+		http.Error(w, "cannot gather the metrics: "+result.err.Error(), http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", string(expfmt.NewFormat(expfmt.TypeTextPlain)))
+	_, _ = w.Write(result.text)
+}
+
+// await returns the next result, which is gathered after the call.
+func (h *metricsHandler) await() *metricsText {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.next == nil {
+		h.next = &metricsText{done: make(chan struct{})}
+		time.AfterFunc(time.Until(h.from), h.write)
+	}
+	return h.next
+}
+
+// write gathers the metrics for the requests that wait.
+func (h *metricsHandler) write() {
+	h.mu.Lock()
+	result := h.next
+	h.next, h.from = nil, time.Now().Add(metricsInterval)
+	h.mu.Unlock()
+	defer close(result.done)
+	families, err := h.gather()
+	var text bytes.Buffer
+	for _, family := range families {
+		if err == nil {
+			_, err = expfmt.MetricFamilyToText(&text, family)
+		}
+	}
+	result.text, result.err = text.Bytes(), err
 }
 
 // registerRequests registers the metrics of requests for streams and of idle connections.

@@ -1,0 +1,70 @@
+package server
+
+import (
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// However many clients ask for the metrics, they are gathered at most once in metricsInterval. Each answer has the values
+// of a time after its request.
+func TestMetricsAreGatheredSeldom(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var gathered int
+		registry := prometheus.NewRegistry()
+		registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "gathered_total", Help: "Help."},
+			func() float64 { gathered++; return float64(gathered) }))
+		h := &metricsHandler{gather: registry.Gather}
+		get := func() string {
+			w := httptest.NewRecorder()
+			h.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/metrics", nil))
+			return w.Body.String()
+		}
+		const text = "# HELP gathered_total Help.\n# TYPE gathered_total counter\ngathered_total "
+		began := time.Now()
+		if got := get(); got != text+"1\n" || time.Since(began) > 0 {
+			t.Errorf("got %q after %v, want the first value at once", got, time.Since(began))
+		}
+		var clients sync.WaitGroup
+		for range 100 {
+			clients.Go(func() {
+				if got := get(); got != text+"2\n" {
+					t.Errorf("got %q, want the second value", got)
+				}
+			})
+		}
+		clients.Wait()
+		if waited := time.Since(began); waited != metricsInterval || gathered != 2 {
+			t.Errorf("gathered %d times in %v, want twice in %v", gathered, waited, metricsInterval)
+		}
+	})
+}
+
+// If a metric cannot be gathered, the answer is an error.
+func TestMetricsError(t *testing.T) {
+	t.Parallel()
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(failingCollector{})
+	w := httptest.NewRecorder()
+	(&metricsHandler{gather: registry.Gather}).ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/metrics", nil))
+	if w.Code != http.StatusInternalServerError || !strings.Contains(w.Body.String(), "oops") {
+		t.Errorf("got the status %d and %q, want 500 and the error oops", w.Code, w.Body)
+	}
+}
+
+type failingCollector struct{}
+
+func (failingCollector) Describe(chan<- *prometheus.Desc) {}
+
+func (failingCollector) Collect(metrics chan<- prometheus.Metric) {
+	err := errors.New("oops")
+	metrics <- prometheus.NewInvalidMetric(prometheus.NewInvalidDesc(err), err)
+}
