@@ -221,8 +221,16 @@ func serveScript(script []byte) http.HandlerFunc {
 		}
 		w.Header().Set("ETag", tag)
 		r.Header.Del("Range")
-		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(script))
+		http.ServeContent(withoutRanges{w}, r, "", time.Time{}, bytes.NewReader(script))
 	}
+}
+
+// withoutRanges removes the header with which http.ServeContent says that it serves ranges.
+type withoutRanges struct{ http.ResponseWriter }
+
+func (w withoutRanges) WriteHeader(status int) {
+	w.Header().Del("Accept-Ranges")
+	w.ResponseWriter.WriteHeader(status)
 }
 
 // WriteJSON answers with a value as JSON, and forbids caches to store the answer.

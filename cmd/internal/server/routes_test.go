@@ -63,6 +63,9 @@ func TestRangesOfScriptsAreIgnored(t *testing.T) {
 	if w.Code != http.StatusOK || !bytes.Equal(w.Body.Bytes(), stream.Script) {
 		t.Errorf("got the status %d and %d bytes, want 200 and the script of %d bytes", w.Code, w.Body.Len(), len(stream.Script))
 	}
+	if got := w.Header().Values("Accept-Ranges"); got != nil {
+		t.Errorf("got Accept-Ranges: %q, want no such header", got)
+	}
 }
 
 // A request for a path that an address does not serve is answered with the status 404 and a hint at what it serves.
