@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -284,6 +285,27 @@ func TestInboxLeavesOutLongData(t *testing.T) {
 	items := v.list().Items
 	if len(items) != 3 || string(items[0].Data) != `"short"` || !items[1].TooLarge || string(items[1].Data) != "null" || items[2].TooLarge || len(items[2].Data) != 262142 {
 		t.Errorf("got %d items, want 3, and only the second one without data", len(items))
+	}
+}
+
+// A row whose data is nested too deeply for the result of rowcast.inbox() does not hide the other rows. The stack of
+// the session that reads is smaller, because building a row with the deepest data that a session can insert takes long.
+func TestInboxHasDeeplyNestedData(t *testing.T) {
+	t.Parallel()
+	v := alice(t)
+	const insert = "INSERT INTO rowcast.notifications (recipient, data) VALUES ('*', (repeat('[', $1) || '1' || repeat(']', $1))::jsonb)"
+	for _, depth := range []int{255, 256, 6000} {
+		run(t, v.conn, strings.ReplaceAll(insert, "$1", strconv.Itoa(depth)))
+	}
+	run(t, v.conn, "SET max_stack_depth = '500kB'")
+	items := v.list().Items
+	if len(items) != 3 {
+		t.Fatalf("got %d items, want 3", len(items))
+	}
+	for i, depth := range []int{6000, 256, 255} {
+		if tooLarge, isNull := items[i].TooLarge, string(items[i].Data) == "null"; tooLarge != (depth > 255) || isNull != tooLarge {
+			t.Errorf("data with %d levels: got too_large %v, and null %v, want %v for both", depth, tooLarge, isNull, depth > 255)
+		}
 	}
 }
 

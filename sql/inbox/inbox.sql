@@ -346,7 +346,11 @@ BEGIN
         FROM unnest(xids[1:page], ids[1:page]) AS f (xid, id)
         CROSS JOIN LATERAL (SELECT * FROM rowcast.notifications AS n WHERE n.id = f.id OFFSET 0) AS n
         LEFT JOIN LATERAL (SELECT * FROM rowcast.inbox_states AS s WHERE s.recipient = u.recipient AND s.id = n.id OFFSET 0) AS s ON true
-        CROSS JOIN LATERAL (SELECT CASE WHEN pg_column_size(n.data) > 65536 THEN false ELSE octet_length(n.data::text) <= 262144 END AS small) AS size
+        CROSS JOIN LATERAL (SELECT CASE WHEN pg_column_size(n.data) > 65536 THEN false
+            -- The result contains data in further levels. With data that is nested as deeply as the server allows, it would be nested too
+            -- deeply. Each level takes at least 8 bytes before compression.
+            WHEN pg_column_size(n.data #> '{}') > 2000 AND jsonb_path_exists(n.data::jsonb, 'strict $.**{256}') THEN false
+            ELSE octet_length(n.data::text) <= 262144 END AS small) AS size
         WHERE last_xid IS NULL OR (f.xid, f.id) >= (last_xid, last_id);
     counts := rowcast.inbox_counts(u, recipients);
     RETURN jsonb_build_object('user', u.recipient, 'items', items, 'before', last_xid || '.' || last_id, 'unseen', counts.unseen, 'unread', counts.unread,
