@@ -270,6 +270,33 @@ func TestMigrateReportsTheHolderOfTheLock(t *testing.T) {
 	}
 }
 
+// A prepared transaction that holds the lock of migrations has no process, and is reported, too.
+func TestMigrateReportsThePreparedTransactionThatHoldsTheLock(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Empty(t)
+	conn := connect(t, dsn)
+	run(t, conn, "BEGIN")
+	run(t, conn, "CREATE TABLE t ()")
+	run(t, conn, "SELECT pg_advisory_xact_lock(4097083626)")
+	run(t, conn, "PREPARE TRANSACTION '"+t.Name()+"'")
+	waiting := make(chan string, 1)
+	migrated := make(chan error, 1)
+	m := sql.Migrator{DSN: dsn, Waiting: func(holder string) { waiting <- holder }}
+	go func() {
+		_, _, err := m.Migrate(context.WithoutCancel(dbtest.Context(t)))
+		migrated <- err
+	}()
+	holder := dbtest.Receive(t, waiting, "the report of the prepared transaction that holds the lock")
+	const want = "a prepared transaction holds the lock of migrations; find it in pg_prepared_xacts, and end it with COMMIT PREPARED or ROLLBACK PREPARED"
+	if holder != want {
+		t.Errorf("got the report %q, want %q", holder, want)
+	}
+	run(t, conn, "ROLLBACK PREPARED '"+t.Name()+"'")
+	if err := dbtest.Receive(t, migrated, "the end of the migration"); err != nil {
+		t.Error(err)
+	}
+}
+
 // Migrate keeps rows that violate the constraints of migration 3, because it does not check existing rows. If a restored
 // table contains such rows, Migrate can still set their transaction numbers to 1.
 func TestMigrateKeepsRowsThatViolateNewConstraints(t *testing.T) {

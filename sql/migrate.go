@@ -191,13 +191,15 @@ func (m Migrator) locked(ctx context.Context, conn *pgx.Conn, change func(pgx.Tx
 	}
 }
 
-// holderOf returns a sentence about the session that holds the lock. It contains (hidden) for values that the role may
-// not see.
+// holderOf returns a sentence about the session or the prepared transaction that holds the lock. It contains (hidden) for
+// values that the role may not see. A prepared transaction has no process.
 func holderOf(ctx context.Context, db querier) string {
-	const find = `SELECT format('process %s of the role %s, application "%s", connected since %s, holds the lock of migrations; '
+	const find = `SELECT CASE WHEN pid IS NULL THEN 'a prepared transaction holds the lock of migrations; '
+			'find it in pg_prepared_xacts, and end it with COMMIT PREPARED or ROLLBACK PREPARED'
+			ELSE format('process %s of the role %s, application "%s", connected since %s, holds the lock of migrations; '
 			'if it is not a migration, run SELECT pg_terminate_backend(%s)', pid, coalesce(usename, '(hidden)'),
-			coalesce(application_name, '(hidden)'), coalesce(backend_start::text, '(hidden)'), pid)
-		FROM pg_locks JOIN pg_stat_activity USING (pid) WHERE locktype = 'advisory' AND granted AND objsubid = 1
+			coalesce(application_name, '(hidden)'), coalesce(backend_start::text, '(hidden)'), pid) END
+		FROM pg_locks LEFT JOIN pg_stat_activity USING (pid) WHERE locktype = 'advisory' AND granted AND objsubid = 1
 			AND classid::bigint << 32 | objid::bigint = $1
 			AND pg_locks.database = (SELECT oid FROM pg_database WHERE datname = current_database())`
 	var holder string

@@ -370,6 +370,30 @@ func TestDoctorReportsTheParkLock(t *testing.T) {
 	}
 }
 
+// A prepared transaction has no process. The doctor reports one that holds the park lock, or blocks a check.
+func TestDoctorReportsPreparedTransactions(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		statement string
+		want      string
+	}{
+		"park lock": {"SELECT pg_advisory_xact_lock(1919907683, 1634956288)", `(?m)^warn +park lock +a prepared transaction holds the park lock, ` +
+			`so every INSERT sends a NOTIFY, and the hubs poll\n +→ .*ROLLBACK PREPARED$`},
+		"table": {"LOCK TABLE rowcast.history", `(?m)^fail .* no answer within 10 s: a prepared transaction blocks the check\n +→ .*ROLLBACK PREPARED$`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dsn := dbtest.Database(t)
+			gid := strings.ReplaceAll(t.Name(), "/", " ")
+			runSQL(t, dsn, "BEGIN; "+tt.statement+"; SELECT pg_current_xact_id(); PREPARE TRANSACTION '"+gid+"'")
+			defer runSQL(t, dsn, "ROLLBACK PREPARED '"+gid+"'")
+			if _, _, out := examine(t, dsn); !regexp.MustCompile(tt.want).MatchString(out) {
+				t.Errorf("got %s\nwant a match of %s", out, tt.want)
+			}
+		})
+	}
+}
+
 // The doctor prints the whole statement that creates a missing function. The statement mends the schema.
 func TestDoctorPrintsAFunction(t *testing.T) {
 	t.Parallel()

@@ -14,6 +14,9 @@ import (
 // check may take.
 const blockedAfter = 5 * time.Second
 
+// endPrepared is the advice about a prepared transaction, which has no process.
+const endPrepared = "find it in pg_prepared_xacts, and end it with COMMIT PREPARED or ROLLBACK PREPARED"
+
 // watch looks for a session that blocks a check. It begins when the check has taken blockedAfter, and uses another
 // connection. The channel receives one finding, at the latest when ctx ends. The finding has no text if no blocking
 // session was found.
@@ -51,6 +54,9 @@ func blockerOf(ctx context.Context, config *pgx.ConnConfig, pid uint32) finding 
 		FROM pg_catalog.unnest(pg_catalog.pg_blocking_pids($1)) blocker LEFT JOIN pg_catalog.pg_stat_activity ON pid OPERATOR(pg_catalog.=) blocker LIMIT 1`
 	if err := conn.QueryRow(ctx, find, int32(pid)).Scan(&blocker, &role, &application, &state); err != nil {
 		return finding{}
+	}
+	if blocker == 0 { // a prepared transaction
+		return finding{failure, "no answer within 10 s: a prepared transaction blocks the check", endPrepared}
 	}
 	return finding{
 		failure, terminal.Printable(fmt.Sprintf("no answer within 10 s: process %d of the role %s (application %q, %s) blocks the check", blocker, role, application, state)),

@@ -234,19 +234,20 @@ func (e *Examination) hubs(ctx context.Context) (finding, error) {
 	return ok("hubs connected: %d", hubs), nil
 }
 
-// parkLock reports which session holds the park lock exclusively. While a session holds it exclusively, INSERTs send
-// notifications. Otherwise the hubs poll.
+// parkLock reports which session or prepared transaction holds the park lock exclusively. While one holds it exclusively,
+// INSERTs send notifications. Otherwise the hubs poll. A prepared transaction has no process.
 func (e *Examination) parkLock(ctx context.Context) (finding, error) {
 	query := fmt.Sprintf(`SELECT
 			count(*) FILTER (WHERE mode = 'ShareLock'),
 			coalesce(max(pid) FILTER (WHERE mode = 'ExclusiveLock'), 0),
-			coalesce(max(application_name) FILTER (WHERE mode = 'ExclusiveLock'), '')
+			coalesce(max(application_name) FILTER (WHERE mode = 'ExclusiveLock'), ''),
+			count(*) FILTER (WHERE mode = 'ExclusiveLock' AND pid IS NULL)
 		FROM pg_locks LEFT JOIN pg_stat_activity USING (pid)
 		WHERE locktype = 'advisory' AND granted AND classid = %d AND objid = %d AND objsubid = 2
 			AND pg_locks.database = (SELECT oid FROM pg_database WHERE datname = current_database())`, sql.ParkLock1, sql.ParkLock2)
-	var shared, holder int
+	var shared, holder, prepared int
 	var name string
-	if err := e.ask(ctx, query, &shared, &holder, &name); err != nil {
+	if err := e.ask(ctx, query, &shared, &holder, &name, &prepared); err != nil {
 		return finding{}, err
 	}
 	switch {
@@ -256,6 +257,10 @@ func (e *Examination) parkLock(ctx context.Context) (finding, error) {
 		return finding{
 			warning, fmt.Sprintf("a session that is not a hub holds the park lock (pid %d, application %q), so every INSERT sends a NOTIFY", holder, name),
 			fmt.Sprintf("SELECT pg_terminate_backend(%d);", holder),
+		}, nil
+	case prepared > 0:
+		return finding{
+			warning, "a prepared transaction holds the park lock, so every INSERT sends a NOTIFY, and the hubs poll", endPrepared,
 		}, nil
 	case shared > 0:
 		return ok("no hub is idle in LISTEN; open transactions that inserted without a notification: %d", shared), nil
