@@ -73,8 +73,17 @@ func (e *Examination) inboxRights(ctx context.Context) (finding, error) {
 }
 
 // excess looks for rights that an app does not need. REVOKE takes away only rights that were granted to the role
-// itself.
+// itself. For a role with the rights of the owner of the schema, excess prints no REVOKE: rowcast migrate needs these
+// rights, and so does a hub that connects as the same role.
 func (e *Examination) excess(ctx context.Context) (finding, error) {
+	var owns bool
+	const query = "SELECT pg_has_role($1::name, nspowner, 'USAGE') FROM pg_namespace WHERE nspname = 'rowcast'"
+	if err := e.tx.QueryRow(ctx, query, e.Role).Scan(&owns); err != nil {
+		return finding{}, err
+	}
+	if owns {
+		return finding{warning, "the role has the rights of the owner of the schema, which an app does not need", "let the app connect as another role, and grant it the rights of an app with rowcast migrate --app-role"}, nil
+	}
 	rights, err := sql.Excess(ctx, e.tx, e.Role)
 	if err != nil {
 		return finding{}, err
@@ -89,7 +98,7 @@ func (e *Examination) excess(ctx context.Context) (finding, error) {
 			fixes = append(fixes, fmt.Sprintf("GRANT %s TO %s;", insertRight(), e.quoted))
 		}
 	}
-	fixes = append(fixes, "if every role has the right: revoke it FROM PUBLIC; if the role has it as a member of another role, or as the owner: let the app connect as another role")
+	fixes = append(fixes, "if every role has the right: revoke it FROM PUBLIC; if the role has it as a member of another role: let the app connect as another role")
 	return finding{warning, "the role has rights that an app does not need: " + terminal.Printable(list(rights)), strings.Join(fixes, "\n")}, nil
 }
 
