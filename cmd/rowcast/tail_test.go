@@ -293,6 +293,17 @@ func TestTailCommentsShowLife(t *testing.T) {
 	}
 }
 
+// If --url begins with https:// and the server speaks no TLS, the error says what to write.
+func TestTailExplainsHTTPSWithoutTLS(t *testing.T) {
+	t.Parallel()
+	url := script(t, streamOf("data: 1\n\n"))
+	tail := start(t, nil, "tail", "--url", strings.Replace(url, "http:", "https:", 1))
+	tail.err.await(t, `^rowcast: http: server gave HTTP response to HTTPS client: write http:// in --url, because a hub speaks no TLS; reconnecting in \d(\.\d)?s\n`)
+	if code := tail.stop(); code != 0 {
+		t.Errorf("after the stop: got exit code %d, want 0", code)
+	}
+}
+
 // While no hub listens, tail keeps trying, and its error names the address and says what is probably missing.
 func TestTailWaitsForAHub(t *testing.T) {
 	t.Parallel()

@@ -131,6 +131,9 @@ func (t *Client) follow(ctx context.Context) error {
 		if isRefused(err) {
 			return fmt.Errorf("%w: is rowcast serve running at this address?", failed.Err)
 		}
+		if errors.Is(err, http.ErrSchemeMismatch) {
+			return fmt.Errorf("%w: write http:// in --url, because a hub speaks no TLS", failed.Err)
+		}
 		return failed.Err // the error without the URL, which may contain a password
 	}
 	if err != nil {
