@@ -134,7 +134,7 @@ func (s *Server) disconnectRoute(r chi.Router) {
 
 func (s *Server) newRouter(notFound string) *chi.Mux {
 	r := chi.NewRouter()
-	r.Use(s.recoverPanic, limitTime)
+	r.Use(s.recoverPanic, limitTime, forbidStorage)
 	r.NotFound(func(w http.ResponseWriter, _ *http.Request) {
 		http.Error(w, notFound, http.StatusNotFound)
 	})
@@ -172,6 +172,15 @@ func limitTime(next http.Handler) http.Handler {
 		if r.ContentLength != 0 {
 			w.Header().Set("Connection", "close")
 		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// forbidStorage is a middleware that forbids caches to store an answer, unless its handler says otherwise. Without the
+// header, a cache may store answers such as 404 and the 200 of /healthz. Varnish does so for two minutes.
+func forbidStorage(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Cache-Control", "no-store")
 		next.ServeHTTP(w, r)
 	})
 }

@@ -90,3 +90,39 @@ func TestNotFound(t *testing.T) {
 		}
 	}
 }
+
+// Caches may not store an answer, except scripts. They may store a 404 and the answer of /healthz if no header forbids
+// it.
+func TestCachesMayStoreOnlyScripts(t *testing.T) {
+	t.Parallel()
+	s := New(&pgx.ConnConfig{}, slog.New(slog.DiscardHandler))
+	all, _ := s.routers()
+	s.AdminListen = "127.0.0.1:0"
+	_, admin := s.routers()
+	for _, tt := range []struct {
+		handler      http.Handler
+		method, path string
+		status       int
+		want         string
+	}{
+		{all, "GET", "/missing", 404, "no-store"},
+		{all, "GET", "/inbox", 404, "no-store"},
+		{all, "PUT", "/events", 405, "no-store"},
+		{all, "GET", "/healthz", 200, "no-store"},
+		{all, "GET", "/readyz", 503, "no-store"},
+		{all, "GET", "/metrics", 200, "no-store"},
+		{all, "GET", "/rowcast.js", 200, "no-cache"},
+		{all, "GET", "/" + scriptName, 200, "public, max-age=31536000, immutable"},
+		{admin, "GET", "/missing", 404, "no-store"},
+		{admin, "GET", "/healthz", 200, "no-store"},
+		{admin, "GET", "/disconnect", 405, "no-store"},
+	} {
+		r := httptest.NewRequestWithContext(t.Context(), tt.method, "http://localhost"+tt.path, nil)
+		r.RemoteAddr = "127.0.0.1:1"
+		w := httptest.NewRecorder()
+		tt.handler.ServeHTTP(w, r)
+		if got := w.Header().Get("Cache-Control"); w.Code != tt.status || got != tt.want {
+			t.Errorf("%s %s: got the status %d and Cache-Control %q, want %d and %q", tt.method, tt.path, w.Code, got, tt.status, tt.want)
+		}
+	}
+}
