@@ -1,17 +1,13 @@
 package main_test
 
 import (
-	"context"
 	"fmt"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
-	"syscall"
 	"testing"
-	"time"
 
 	"rowcast/sql/dbtest"
 )
@@ -54,54 +50,15 @@ func (n *nginx) run(t *testing.T, dir, address, configuration string) {
 	if err := os.WriteFile(file, []byte(configuration), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	stderr := newOutput()
-	cmd := exec.Command(program, "-p", dir, "-c", file)
-	cmd.Stderr = stderr
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
-	ctx, stopped := context.WithCancel(context.Background())
-	n.stop = func() {
-		if ctx.Err() == nil {
-			_ = cmd.Process.Signal(syscall.SIGTERM)
-			receive(t, ended, "the end of nginx")
-			stopped()
-		}
-	}
-	t.Cleanup(n.stop)
-	for deadline := time.Now().Add(waitLimit); ; time.Sleep(10 * time.Millisecond) {
-		conn, err := net.Dial("tcp", address)
-		if err == nil {
-			conn.Close()
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("nginx does not listen after %v: %s", waitLimit, stderr)
-		}
-	}
+	n.stop = startProxy(t, address, program, "-p", dir, "-c", file)
 }
 
 // configuration returns a complete nginx.conf: the documented configuration with other addresses, an access log, a
 // location for pages, and the location /buffered, which is like /events, but buffers responses.
 func (n *nginx) configuration(t *testing.T, dir, address string, hubs []string) string {
 	t.Helper()
-	readme, err := os.ReadFile("README.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	found := regexp.MustCompile("(?s)```nginx\n(.*?)}\n```").FindSubmatch(readme)
-	if found == nil {
-		t.Fatal("README.md has no configuration for nginx")
-	}
-	site := string(found[1])
-	for old, now := range map[string]string{"listen 80;": "listen " + address + ";", "10.0.0.1:8080": hubs[0], "10.0.0.2:8080": hubs[1]} {
-		if strings.Count(site, old) != 1 {
-			t.Fatalf("the configuration for nginx in README.md does not contain %q exactly once:\n%s", old, site)
-		}
-		site = strings.Replace(site, old, now, 1)
-	}
+	site := documented(t, "nginx", "listen 80;", "listen "+address+";", "10.0.0.1:8080", hubs[0], "10.0.0.2:8080", hubs[1])
+	site = strings.TrimSuffix(site, "}\n")
 	events := regexp.MustCompile(`(?s)location = /events \{.*?\n    \}`).FindString(site)
 	buffered := strings.NewReplacer("/events {", "/buffered {\n proxy_buffering on; proxy_ignore_headers X-Accel-Buffering;",
 		"http://rowcast;", "http://rowcast/events;").Replace(events)
