@@ -9,6 +9,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"rowcast/sql/dbtest"
 )
 
 // An authApp is an app with an authentication endpoint.
@@ -207,6 +209,33 @@ func TestAnswersOfTheApp(t *testing.T) {
 	} {
 		if !strings.Contains(said, want) {
 			t.Errorf("the answers, the log and the metrics: got %s, want %q in it", said, want)
+		}
+	}
+}
+
+// The variable HTTP_PROXY makes requests to the app go through a proxy, with the cookies, unless NO_PROXY names the app.
+func TestProxyOfTheEnvironment(t *testing.T) {
+	t.Parallel()
+	proxy := newAuthApp(t, saying(200, `{"recipient": "alice", "expires_in": 60}`))
+	dsn := dbtest.Database(t)
+	for _, tt := range []struct{ noProxy, want string }{
+		{"", "http://app.invalid/auth"},
+		{"app.invalid", ""},
+	} {
+		p := spawnProgram(t, []string{"HTTP_PROXY=" + proxy.URL, "NO_PROXY=" + tt.noProxy}, 0,
+			"serve", "--listen=127.0.0.1:0", "--database-url", dsn, "--auth-url", "http://app.invalid/auth")
+		url := "http://" + p.err.await(t, `msg=listening addr=([0-9.:]+)`)[1]
+		before := len(proxy.questions())
+		ask(t, "HEAD", url+"/events", "Cookie", "session=1")
+		got := ""
+		for _, r := range proxy.questions()[before:] {
+			got += r.RequestURI
+			if cookie := r.Header.Get("Cookie"); cookie != "session=1" {
+				t.Errorf("the proxy received the cookie %q, want session=1", cookie)
+			}
+		}
+		if got != tt.want {
+			t.Errorf("NO_PROXY=%s: the proxy was asked for %q, want %q", tt.noProxy, got, tt.want)
 		}
 	}
 }
