@@ -70,8 +70,8 @@ export class RowcastInbox extends EventTarget {
   undo(version?: number): Promise<boolean>;
   close(): void;
 
-  addEventListener(type: "change", listener: (event: Event) => any, options?: boolean | AddEventListenerOptions): void;
-  addEventListener(type: "row", listener: (event: CustomEvent<InboxItem>) => any, options?: boolean | AddEventListenerOptions): void;
-  addEventListener(type: "inbox", listener: (event: CustomEvent<InboxChange>) => any, options?: boolean | AddEventListenerOptions): void;
-  addEventListener(type: "error", listener: (event: Event & { error: Error & { status?: number }; action: string }) => any, options?: boolean | AddEventListenerOptions): void;
+  addEventListener(type: "change", listener: (event: Event) => any, options?: Parameters<EventTarget["addEventListener"]>[2]): void;
+  addEventListener(type: "row", listener: (event: CustomEvent<InboxItem>) => any, options?: Parameters<EventTarget["addEventListener"]>[2]): void;
+  addEventListener(type: "inbox", listener: (event: CustomEvent<InboxChange>) => any, options?: Parameters<EventTarget["addEventListener"]>[2]): void;
+  addEventListener(type: "error", listener: (event: Event & { error: Error & { status?: number }; action: string }) => any, options?: Parameters<EventTarget["addEventListener"]>[2]): void;
 }

@@ -70,6 +70,9 @@ export interface HubEvents {
   "rowcast.unreadable": RowcastEvent<{ id: number; reason: string }>;
 }
 
+// The types of Node, without the library "dom", do not have the names of these types.
+type AddOptions = Parameters<EventTarget["addEventListener"]>[2];
+type RemoveOptions = Parameters<EventTarget["removeEventListener"]>[2];
 type Listener<E extends Event> = ((this: RowcastSource, event: E) => any) | { handleEvent(event: E): any };
 
 export class RowcastSource extends EventTarget {
@@ -90,9 +93,9 @@ export class RowcastSource extends EventTarget {
   open(): void;
   close(): void;
 
-  addEventListener<K extends keyof HubEvents>(type: K, listener: Listener<HubEvents[K]> | null, options?: boolean | AddEventListenerOptions): void;
-  addEventListener<Data = any>(type: string, listener: Listener<RowcastEvent<Data>> | null, options?: boolean | AddEventListenerOptions): void;
-  removeEventListener(type: string, listener: Listener<any> | null, options?: boolean | EventListenerOptions): void;
+  addEventListener<K extends keyof HubEvents>(type: K, listener: Listener<HubEvents[K]> | null, options?: AddOptions): void;
+  addEventListener<Data = any>(type: string, listener: Listener<RowcastEvent<Data>> | null, options?: AddOptions): void;
+  removeEventListener(type: string, listener: Listener<any> | null, options?: RemoveOptions): void;
 }
 
 /** The events of one chunk of a stream. A client that has seen everything up to `prev`, and receives them, has seen everything up to `cursor`. */

@@ -6,6 +6,7 @@ import (
 	"compress/gzip"
 	"context"
 	"encoding/json"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -32,7 +33,8 @@ func TestScript(t *testing.T) {
 	}
 }
 
-// The compiler accepts test/types.ts and test/types_inbox.ts, which compare the modules in src with the .d.ts files.
+// The compiler accepts test/types.ts and test/types_inbox.ts, which compare the modules in src with the .d.ts files. It accepts
+// test/types_node.ts without the types of browsers.
 func TestScriptTypes(t *testing.T) {
 	t.Parallel()
 	modules := dbtest.NodeModules(t, ".ci/clients/npm", "clients-npm", "typescript")
@@ -43,6 +45,7 @@ func TestScriptTypes(t *testing.T) {
 	for from, to := range map[string]string{
 		"rowcast.d.ts": "rowcast.d.ts", "rowcast-inbox.d.ts": "rowcast-inbox.d.ts", "rowcast-inbox-store.d.ts": "rowcast-inbox-store.d.ts",
 		"package.json": "package.json", "test/types.ts": "types.ts", "test/types_inbox.ts": "types_inbox.ts",
+		"test/types_node.ts": "types_node.ts",
 	} {
 		text, err := os.ReadFile(filepath.FromSlash(from))
 		if err == nil {
@@ -52,12 +55,16 @@ func TestScriptTypes(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	const options = `{"compilerOptions": {"noEmit": true, "allowJs": true, "checkJs": true, "strictNullChecks": false, "noImplicitAny": false,
+	const browser = `{"compilerOptions": {"noEmit": true, "allowJs": true, "checkJs": true, "strictNullChecks": false, "noImplicitAny": false,
 		"target": "es2022", "module": "nodenext", "lib": ["es2023", "dom", "dom.iterable"], "types": []}, "files": ["types.ts", "types_inbox.ts"]}`
-	if err := os.WriteFile(filepath.Join(dir, "tsconfig.json"), []byte(options), 0o600); err != nil {
-		t.Fatal(err)
+	node := fmt.Sprintf(`{"compilerOptions": {"noEmit": true, "strict": true, "target": "es2022", "module": "nodenext", "lib": ["es2023"],
+		"typeRoots": [%q], "types": ["node"]}, "files": ["types_node.ts"]}`, filepath.ToSlash(filepath.Join(modules, "@types")))
+	for name, options := range map[string]string{"browser.json": browser, "node.json": node} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(options), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		runNode(t, dir, filepath.Join(modules, "typescript", "bin", "tsc"), "-p", name)
 	}
-	runNode(t, dir, filepath.Join(modules, "typescript", "bin", "tsc"), "-p", ".")
 }
 
 // Each script is smaller than a limit when it is compressed with gzip.
