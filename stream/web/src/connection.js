@@ -19,7 +19,8 @@ const TOKENS = 20; // the limit of calls of the token callback within LONGEST_WA
 /** Returns a time in milliseconds. Unlike Date.now(), it does not change if the clock of the computer is set. */
 const now = () => performance.now();
 
-/** A Connection calls frame for each chunk that it reads, and status for each change of its state. */
+/** A Connection calls frame for each chunk that it reads, and status for each change of its state. After close, it can be used again. It
+ * still has the token then, and the wait that the server has asked for. */
 export class Connection {
   #opened = false;
   #control; // the AbortController of the current attempt
@@ -40,14 +41,20 @@ export class Connection {
   #token;
   #asked = []; // the times of the last calls of the token callback
 
-  /** @param {URL} url @param {Options} options @param {string} cursor
-   * @param {{ frame: (frame: Frame) => void, status: (status: Status) => void }} callbacks */
-  constructor(url, options, cursor, { frame, status }) {
+  /** @param {URL} url @param {Options} options */
+  constructor(url, options) {
     this.url = url;
     this.options = options;
+  }
+
+  /** Must be called before open, while the stream is closed.
+   * @param {string} cursor
+   * @param {{ frame: (frame: Frame) => void, status: (status: Status) => void }} callbacks */
+  from(cursor, { frame, status }) {
     this.cursor = cursor;
     this.frame = frame;
     this.status = status;
+    return this;
   }
 
   open() {
@@ -55,18 +62,21 @@ export class Connection {
     this.#opened = true;
     this.#failures = 0;
     this.#change({ state: "connecting" });
-    this.#attempt("open");
+    if (!this.#opened) return; // a listener of the page has closed the stream
+    if (now() < this.#notBefore) this.#wait(this.#notBefore - now());
+    else this.#attempt("open");
   }
 
   /** Ends the stream at once. After that, open continues from the cursor. */
   close() {
     this.#opened = false;
+    this.#state = undefined;
     this.#drop();
   }
 
   /** Must be called when the page or the network wakes up. */
   check() {
-    if (this.#waiting) this.#schedule(this.#notBefore - now(), () => this.#attempt("open"));
+    if (this.#waiting) this.#wait(this.#notBefore - now());
     else if (this.#heard && this.#silence() >= LATE * this.#heartbeat) this.#fail({ reason: "silence" });
   }
 
@@ -243,8 +253,7 @@ export class Connection {
     least = Math.min(least, LONGEST_WAIT);
     this.#notBefore = now() + least;
     const wait = Math.max(backoff, least);
-    this.#waiting = true;
-    this.#schedule(wait, () => this.#attempt("open"));
+    this.#wait(wait);
     this.#change({ state: "retrying", ...cause, retryAt: Date.now() + wait });
   }
 
@@ -262,6 +271,11 @@ export class Connection {
     this.#heard = 0;
     this.#control?.abort();
     this.#control = undefined;
+  }
+
+  #wait(wait) {
+    this.#waiting = true;
+    this.#schedule(wait, () => this.#attempt("open"));
   }
 
   #schedule(wait, action) {

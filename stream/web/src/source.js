@@ -77,7 +77,8 @@ export class RowcastSource extends EventTarget {
 
   #connect() {
     const { user, shared } = this.#options;
-    const connect = (cursor, callbacks) => new Connection(this.#url, this.#options, cursor, callbacks);
+    const connection = new Connection(this.#url, this.#options);
+    const connect = (cursor, callbacks) => connection.from(cursor, callbacks);
     const source = new Tabs(connect, { name: this.url, user: user || undefined, shared, cursor: this.#cursor }, {
       frame: (frame) => this.#source === source && this.#receive(frame),
       status: (status) => this.#source === source && this.#change(status),

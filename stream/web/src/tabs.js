@@ -184,7 +184,7 @@ export class Tabs {
     this.#timers.clearAll();
     if (this.#conn) this.#say();
     else this.#connect();
-    this.#tick();
+    if (this.#leads) this.#tick(); // a listener of the page may have closed the stream
   }
 
   // Repeats the state of a stream that is not open. An open stream has heartbeats, which are relayed.

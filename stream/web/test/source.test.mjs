@@ -214,6 +214,18 @@ test("close ends the stream, also in a listener", async (t) => {
   assert.equal((await hub.request(2)).cursor, "2-c");
 });
 
+test("a listener may close a source that has just been opened again", async (t) => {
+  const hub = new Hub(t);
+  const source = hub.open();
+  (await hub.request(1)).answer(401);
+  await settle();
+  source.addEventListener("rowcast.state", ({ state }) => state === "connecting" && source.close());
+  source.open();
+  await hub.pass(700);
+  await hub.request(1);
+  assert.deepEqual(source.states, ["signed-out 401", "connecting", "closed"]);
+});
+
 test("close works while the source is connecting, retrying or open", async (t) => {
   for (const [name, answer] of Object.entries({ connecting: () => {}, retrying: (r) => r.fail(), open: (r) => r.greet() })) {
     await t.test(name, async (t) => {

@@ -69,6 +69,23 @@ test("a tab may be closed while it reports that it is connecting", async () => {
   assert.deepEqual([states, streams, page.timers.size], [["connecting"], [], 0]);
 });
 
+test("a tab may be closed while it takes over and reports that it is connecting", async () => {
+  const { clock, newTab } = newBrowser();
+  const leader = newTab();
+  await clock.runUntil(clock.now + 500);
+  let last = false;
+  const heir = newTab((tabs) => last && tabs.close());
+  heir.tabs.connect = (_, { status }) => ({ open: () => status({ state: "connecting" }), close() {}, check() {} });
+  await clock.runUntil(clock.now + 500);
+  leader.streams[0].stop();
+  leader.streams[0].status({ state: "retrying", retryAt: 1 });
+  await clock.runUntil(clock.now + 500);
+  last = true;
+  leader.tabs.close();
+  await clock.runUntil(clock.now + 60_000);
+  assert.deepEqual([heir.states, heir.page.timers.size], [["connecting", "open", "retrying", "connecting"], 0]);
+});
+
 test("a tab that opens the leader's stream again is connecting until the leader answers", async () => {
   const { clock, newTab } = newBrowser();
   const [leader, follower] = [newTab(), newTab()];

@@ -24,6 +24,20 @@ test("a token is asked for once and used for each stream", async (t) => {
   assert.deepEqual(whys, ["open"]);
 });
 
+test("a token is used again after the page was frozen", async (t) => {
+  globalThis.document = Object.assign(new EventTarget(), { hidden: false, baseURI: "http://hub.example/" });
+  t.after(() => delete globalThis.document);
+  const hub = new Hub(t);
+  const { whys, token } = tokens();
+  hub.open({ token });
+  for (let n = 1; n <= 25; n++) {
+    assert.equal((await hub.request(n)).greet().headers.Authorization, "Bearer token-1");
+    await settle();
+    for (const type of ["freeze", "resume"]) document.dispatchEvent(new Event(type));
+  }
+  assert.deepEqual(whys, ["open"]);
+});
+
 test("the callback runs after the constructor has returned", async (t) => {
   const hub = new Hub(t);
   const source = hub.open({ token: () => source.state });

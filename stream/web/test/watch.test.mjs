@@ -199,6 +199,22 @@ test("a page that is frozen or cached ends its stream at once and resumes", asyn
   }
 });
 
+test("a page that was frozen or cached tries again, but not before the server allows it", async (t) => {
+  for (const [sleep, wake] of [["freeze", "resume"], ["pagehide", "pageshow"]]) {
+    await t.test(sleep, async (t) => {
+      const dispatch = page(t);
+      const hub = new Hub(t);
+      hub.open();
+      (await hub.request(1)).answer(503, { "Retry-After": "60" });
+      await settle();
+      dispatch(sleep);
+      await hub.pass(10);
+      dispatch(wake);
+      assert.ok((await hub.wait()) >= 49);
+    });
+  }
+});
+
 test("a source that was closed or signed out does not wake up", async (t) => {
   for (const [name, end] of Object.entries({ closed: (source) => source.close(), "signed out": (_, request) => request.answer(401) })) {
     await t.test(name, async (t) => {
