@@ -115,7 +115,9 @@ export class Connection {
     this.#asked = this.#asked.filter((time) => time > now() - LONGEST_WAIT);
     if (this.#asked.length >= TOKENS) throw new Error("too many calls of the token callback");
     this.#asked.push(now());
-    this.#token = (await token(why)) || "";
+    const text = (await token(why)) || "";
+    new Headers({ Authorization: `Bearer ${text}` }); // throws an error if a header cannot have the text, such as a page of HTML
+    this.#token = text;
   }
 
   /** Gets a new token, and replaces the stream before the hub ends it. */

@@ -43,6 +43,19 @@ test("if the hub no longer knows the cursor of the list, the list is loaded agai
   assert.deepEqual([shown(store), store.state], [["2", "1"], "open"]);
 });
 
+test("a result of the token callback that is not a token is not used again", async (t) => {
+  const server = new InboxServer(t);
+  const results = ["<!doctype html>\n<title>Sign in</title>", "good"];
+  const store = server.open({ token: async () => results.shift() });
+  await settle();
+  assert.deepEqual([server.requests.length, results.length], [0, 1]);
+  t.mock.timers.tick(30_000);
+  await settle();
+  assert.equal(server.requests[0].headers.Authorization, "Bearer good");
+  await server.drain();
+  assert.equal(store.state, "open");
+});
+
 test("a list that cannot be loaded is requested again after Retry-After, but within 10 minutes", async (t) => {
   for (const [after, want] of [["5", 5], ["2592000", 600], ["1e400", 600]]) {
     await t.test(after, async (t) => {

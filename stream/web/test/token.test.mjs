@@ -144,6 +144,20 @@ test("a failing callback is called again, at most 20 times in ten minutes", asyn
   assert.equal(request.headers.Authorization, "Bearer token");
 });
 
+test("a result that is not a token is reported, and the callback is called again", async (t) => {
+  const page = "<!doctype html>\n<title>Sign in</title>";
+  for (const result of [page, "token\u20ac"]) {
+    await t.test(result, async (t) => {
+      const hub = new Hub(t);
+      const { whys, token } = tokens((n) => (n === 1 ? result : "token"));
+      const source = hub.open({ token });
+      await hub.wait();
+      assert.deepEqual([source.states, whys], [["retrying token"], ["open", "open"]]);
+      assert.equal((await hub.request(1)).headers.Authorization, "Bearer token");
+    });
+  }
+});
+
 test("a callback that does not return fails after 30 s", async (t) => {
   const hub = new Hub(t);
   const { whys, token } = tokens((n) => (n === 1 ? new Promise(() => {}) : "token"));

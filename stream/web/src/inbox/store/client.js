@@ -34,8 +34,10 @@ export class Client {
 
   /** Returns the token. A new one is requested unless why is "open" and there is a token. */
   async token(why) {
-    if (why !== "open" || this.#token === undefined) this.#token = (await inTime(this.#options.token(why))) || "";
-    return this.#token;
+    if (why === "open" && this.#token !== undefined) return this.#token;
+    const text = (await inTime(this.#options.token(why))) || "";
+    new Headers({ Authorization: `Bearer ${text}` }); // throws an error if a header cannot have the text, such as a page of HTML
+    return (this.#token = text);
   }
 
   /** Forgets the token, which belongs to a user who has signed out. */
