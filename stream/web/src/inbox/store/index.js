@@ -61,7 +61,7 @@ export class RowcastInbox extends EventTarget {
     this.#client = new Client(inbox, options, (error, user) => user === this.#rows.user && this.#signOut(error));
     this.#operations = new Operations(this.#rows, this.#client, {
       changed: () => this.#changed(),
-      load: () => this.load(),
+      load: () => this.#reload(),
       counts: (answer) => this.#setCounts(answer),
       failed: (error, action) => this.#unsaved(error, action),
     });
@@ -151,6 +151,11 @@ export class RowcastInbox extends EventTarget {
     }
   }
 
+  // Loads the list again, unless this object was closed or the user has signed out: an answer may come after that.
+  #reload() {
+    if (this.#source) this.load();
+  }
+
   #replace(list) {
     this.#rows.replace(list);
     this.#paging = this.#error = undefined;
@@ -188,7 +193,7 @@ export class RowcastInbox extends EventTarget {
 
   #unsaved(error, action) {
     this.dispatchEvent(Object.assign(new Event("error"), { error, action }));
-    if (error.status === 409) this.load();
+    if (error.status === 409) this.#reload();
   }
 
   #online = () => {
@@ -244,7 +249,7 @@ export class RowcastInbox extends EventTarget {
     this.#follow();
     this.#changed();
     this.dispatchEvent(new CustomEvent("row", { detail: rows.shown([row])[0] }));
-    if ((this.#hold ? rows.waiting : rows.all).length > LONGEST) this.load();
+    if ((this.#hold ? rows.waiting : rows.all).length > LONGEST) this.#reload();
   }
 
   /** Applies a rowcast.inbox event. */
@@ -275,6 +280,7 @@ export class RowcastInbox extends EventTarget {
   /** Asks for the counts after a wait, when everything has probably arrived. If the answers stay old, the list is loaded again. */
   #recount(tries = 0) {
     clearTimeout(this.#timers.recount);
+    if (!this.#source) return; // as in #reload
     this.#timers.recount = setTimeout(async () => {
       const [run, moves] = [this.#run, this.#moves];
       const list = await this.#client.list(this.#rows.user, 1).catch(() => undefined);
