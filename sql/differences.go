@@ -276,9 +276,9 @@ func isOfInbox(o object) bool {
 }
 
 // mendFunction returns the statements that create or replace a function. PostgreSQL lets every role call a new
-// function. For disown() and a new function of the inbox, a second statement revokes this right.
+// function. For a new function of the inbox, a second statement revokes this right.
 func mendFunction(want object, exists bool) string {
-	if exists || want.name != "disown()" && !slices.Contains(parse(inboxObjects), want) {
+	if exists || !slices.Contains(parse(inboxObjects), want) {
 		return want.value + ";"
 	}
 	return want.value + ";\nREVOKE ALL ON FUNCTION " + schema + "." + want.name + " FROM PUBLIC;"
@@ -322,13 +322,13 @@ const publicGrants = `SELECT 'grant', format('TABLE rowcast.%I', relname),
 	FROM pg_class, aclexplode(relacl) WHERE relnamespace = to_regnamespace('rowcast') AND relkind = 'r' AND grantee = 0
 	GROUP BY relname ORDER BY relname`
 
-// publicFunctions is a query for functions that every role may call, although rowcast has revoked this right: disown(),
-// functions of the inbox, with which a role could read the rows of all users, and trigger functions of watched tables,
-// which run with the rights of the owner of the table.
+// publicFunctions is a query for functions that every role may call, although rowcast has revoked this right: functions
+// of the inbox, with which a role could read the rows of all users, and trigger functions of watched tables, which run
+// with the rights of the owner of the table.
 const publicFunctions = `SELECT 'grant', format('FUNCTION rowcast.%I(%s)', proname, pg_get_function_identity_arguments(oid)),
 		'can be called by PUBLIC, that is by every role',
 		format('REVOKE ALL ON FUNCTION rowcast.%I(%s) FROM PUBLIC;', proname, pg_get_function_identity_arguments(oid)), true
-	FROM pg_proc WHERE pronamespace = to_regnamespace('rowcast') AND (proname ~ '^inbox' OR proname IN ('cursor_snapshot', 'disown') OR ` + ofWatchedTable + `)
+	FROM pg_proc WHERE pronamespace = to_regnamespace('rowcast') AND (proname ~ '^inbox' OR proname = 'cursor_snapshot' OR ` + ofWatchedTable + `)
 		AND EXISTS (SELECT FROM aclexplode(coalesce(proacl, acldefault('f', proowner))) WHERE grantee = 0)
 	ORDER BY 2`
 

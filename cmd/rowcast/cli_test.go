@@ -51,8 +51,16 @@ func TestFailsIfTheOutputCannotBeWritten(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
 	for _, args := range [][]string{
-		nil, {"serve", "--help"}, {"--version"}, {"client"}, {"client", "--name"}, {"token", "--sub=alice", "--jwt-secret=" + secret},
-		{"migrate", "--print"}, {"migrate", "--database-url", dsn}, {"doctor", "--database-url", dsn}, {"watch", "--list", "--database-url", dsn},
+		nil,
+		{"serve", "--help"},
+		{"--version"},
+		{"client"},
+		{"client", "--name"},
+		{"token", "--sub=alice", "--jwt-secret=" + secret},
+		{"migrate", "--print"},
+		{"migrate", "--database-url", dsn},
+		{"doctor", "--database-url", dsn},
+		{"watch", "--list", "--database-url", dsn},
 	} {
 		var stderr strings.Builder
 		code := main.Run(dbtest.Context(t), args, func(string) string { return "" }, fullDisk{}, &stderr)

@@ -1,6 +1,6 @@
 -- disown() replaces the number in xid of a row that has it from elsewhere by 1, as described in migration 3. It runs with the
--- rights of the owner of the schema. Until now, any role could make it the trigger of its own table. The type of the column
--- xid could then be a domain of that role, whose CHECK would run with these rights.
+-- rights of the owner of the schema. Any role can make it the trigger of its own table. Until now, the type of the column xid
+-- could then be a domain of that role, whose CHECK ran with these rights.
 CREATE OR REPLACE FUNCTION rowcast.disown() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     IF TG_RELID <> 'rowcast.notifications'::regclass THEN
@@ -12,7 +12,6 @@ BEGIN
     END IF;
     RETURN NEW;
 END $$;
-REVOKE ALL ON FUNCTION rowcast.disown() FROM PUBLIC;
 
 -- unwatch() drops the triggers and the function that watch() created. It reports whether there were any triggers. It
 -- ignores functions that watch() has not created, because the owner of the table can give any name to a trigger of any
