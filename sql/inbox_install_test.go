@@ -277,6 +277,22 @@ func TestInboxMarkAndDeleteAtTheSameTime(t *testing.T) {
 	}
 }
 
+// The trigger functions of the inbox do nothing if somebody makes them triggers of another table.
+func TestInboxTriggersAreOnlyForNotifications(t *testing.T) {
+	t.Parallel()
+	v := alice(t)
+	v.mark("read", send(t, v.conn, "alice"))
+	run(t, v.conn, `CREATE TABLE t AS SELECT id, recipient FROM rowcast.notifications;
+		CREATE TRIGGER a AFTER DELETE ON t REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION rowcast.inbox_deleted();
+		CREATE TRIGGER b AFTER TRUNCATE ON t FOR EACH STATEMENT EXECUTE FUNCTION rowcast.inbox_truncated()`)
+	for _, statement := range []string{"DELETE FROM t", "TRUNCATE t"} {
+		run(t, v.conn, statement)
+		if got := text(t, v.conn, "SELECT count(*)::text FROM rowcast.inbox_states"); got != "1" {
+			t.Errorf("after %s: got %s states, want 1", statement, got)
+		}
+	}
+}
+
 // A row with very long data is in the list without its data, so it cannot make the list slow or fail.
 func TestInboxLeavesOutLongData(t *testing.T) {
 	t.Parallel()

@@ -304,10 +304,15 @@ BEGIN
 END $$;
 
 -- inbox_deleted() removes the state of deleted rows, and inserts events for the streams of their recipients. It inserts no event if
--- retention has deleted the rows, or if no user has an inbox. It also inserts none for rows that are events about inboxes.
+-- retention has deleted the rows, or if no user has an inbox. It also inserts none for rows that are events about inboxes. It does
+-- nothing for another table: a role that may call it, for example after a restore without privileges, could make it a trigger of its
+-- own table.
 CREATE FUNCTION rowcast.inbox_deleted() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
     SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET enable_sort = off SET jit = off AS $$
 BEGIN
+    IF TG_RELID <> 'rowcast.notifications'::regclass THEN
+        RETURN NULL;
+    END IF;
     DELETE FROM rowcast.inbox_states AS s WHERE s.id = ANY (ARRAY(SELECT g.id FROM gone AS g));
     IF current_setting('rowcast.retention', true) = 'on' OR NOT EXISTS (SELECT FROM rowcast.inbox_users) THEN
         RETURN NULL;
@@ -327,10 +332,13 @@ CREATE TRIGGER inbox_deleted AFTER DELETE ON rowcast.notifications REFERENCING O
     FOR EACH STATEMENT EXECUTE FUNCTION rowcast.inbox_deleted();
 ALTER TABLE rowcast.notifications ENABLE ALWAYS TRIGGER inbox_deleted;
 
--- inbox_truncated() removes the state of all rows. It uses DELETE, because TRUNCATE would fail if the statement also truncates inbox_states.
+-- inbox_truncated() removes the state of all rows. It uses DELETE, because TRUNCATE would fail if the statement also truncates
+-- inbox_states. It does nothing for another table, like inbox_deleted().
 CREATE FUNCTION rowcast.inbox_truncated() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    DELETE FROM rowcast.inbox_states;
+    IF TG_RELID = 'rowcast.notifications'::regclass THEN
+        DELETE FROM rowcast.inbox_states;
+    END IF;
     RETURN NULL;
 END $$;
 CREATE TRIGGER inbox_truncated AFTER TRUNCATE ON rowcast.notifications
