@@ -37,6 +37,18 @@ test("a row that arrives is counted at once", async (t) => {
   assert.equal(server.requests.length, 0);
 });
 
+test("a count is at most 100 with a change that has no answer yet", async (t) => {
+  const server = new InboxServer(t);
+  for (let i = 0; i < 102; i++) server.insert();
+  server.mark("read", ["102", "101", "100"]);
+  const store = server.open({ limit: 3 });
+  await server.drain();
+  assert.equal(store.unreadCount, 99);
+  store.unread(["102", "101", "100"]);
+  await settle();
+  assert.equal(store.unreadCount, 100);
+});
+
 test("counts that may not contain a row that has arrived are requested again", async (t) => {
   const { server, store } = await open(t);
   server.insertDuring("read", ["1"]);

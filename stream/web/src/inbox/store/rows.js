@@ -143,15 +143,16 @@ export class Rows {
     });
   }
 
-  /** Returns the number of rows that are not seen (field "seen") or not read (field "read"), at most MANY. If all rows are loaded, or an
-   * operation on all rows that affects the field has no answer yet, the loaded rows are counted. Otherwise it is the hub's count, corrected
-   * by the operations that have no answer yet, unless it is MANY. */
+  /** Returns the number of rows that are not archived and not seen (field "seen") or not read (field "read"), at most MANY. If all rows are
+   * loaded, or an operation on all rows that affects the field has no answer yet, it counts the loaded rows. Otherwise it returns the hub's
+   * count: MANY as it is, and a smaller count corrected by the operations that have no answer yet, but not less than the number of such
+   * rows that are loaded. */
   count(field) {
     const count = (rows) => rows.filter((row) => !row.archived && !row[field]).length;
     const shown = count(this.shown(this.all));
     const number = this.counts[field === "seen" ? "unseen" : "unread"];
     if (this.before === null || this.ops.some(({ all, action }) => all && (action !== "seen" || field === "seen"))) return Math.min(shown, MANY);
-    return number >= MANY ? MANY : Math.max(number + shown - count(this.all), shown, 0);
+    return number >= MANY ? MANY : Math.min(Math.max(number + shown - count(this.all), shown), MANY);
   }
 
   /** Returns the ids of rows that an action would change, and the ids that are not in the list. */
