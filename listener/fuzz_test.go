@@ -115,7 +115,7 @@ func newTarget(t testing.TB, dsn string) *target {
 	return target
 }
 
-// grown returns by how many bytes the live heap has grown at most.
+// grown returns the largest growth of the live heap so far, in bytes.
 func (v *target) grown() uint64 { return max(v.peak.Load(), v.base) - v.base }
 
 // connectRaw opens a session that can send text that is not valid UTF-8.

@@ -55,8 +55,10 @@ type reader struct {
 	limits
 	run        runner
 	unreadable func(id int64, sqlstate, reason string)
-	spare      []row  // an empty slice, whose array the next page uses
-	observed   func() // if non-nil, it is called when the answer with a new snapshot begins, before the answer is read
+	spare      []row // an empty slice, whose array the next page uses
+	// observed, if not nil, is called when PostgreSQL begins to answer a query that takes a new snapshot, before the rows
+	// are read. It is not called for later pages of a batch.
+	observed func()
 }
 
 // A runner runs a statement with the listener's settings. Each statement has its own deadline.

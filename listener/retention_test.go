@@ -233,7 +233,7 @@ func TestRetentionPassesYoungRestoredRows(t *testing.T) {
 	wantDeleted(t, r, "rows 9 to 12, which are young", 0)
 	wantDeleted(t, r, "rows 13 to 15", 2)
 	becomesOld(7)
-	wantDeleted(t, r, "rows 6 to 9, after the end of the table was reached", 1)
+	wantDeleted(t, r, "rows 6 to 9, which follow the first four (1, 3, 4, 5), after the end of the table was reached", 1)
 	wantDeleted(t, r, "young rows", 0)
 	if got := one[int](t, conn, "SELECT count(*)::int FROM rowcast.notifications"); got != 11 {
 		t.Errorf("got %d rows, want 11", got)

@@ -162,7 +162,7 @@ func difference(want object, got string, exists bool) Difference {
 	case (want.kind == "table" || want.kind == "column") && !exists:
 		d.What = "is missing; restore it from a backup"
 	case want.kind == "function" && exists:
-		d.What = "does not have the source that rowcast migrate installs"
+		d.What = "does not have the definition that rowcast migrate installs"
 	case want.kind == "valid":
 		d.What = "is wrong: the index is not valid, so PostgreSQL does not use it"
 	case want.kind == "enabled":

@@ -90,7 +90,7 @@ func TestInboxDifferences(t *testing.T) {
 		"DROP FUNCTION rowcast.inbox_twin(text)":                                                      "function rowcast.inbox_twin(recipient text) is missing",
 		"DROP FUNCTION rowcast.inbox_version()":                                                       "function rowcast.inbox_version() is missing",
 		"GRANT EXECUTE ON FUNCTION rowcast.inbox(text, text[], integer, text) TO PUBLIC":              "FUNCTION rowcast.inbox(recipient text, groups text[], page integer, before text) can be called by PUBLIC, that is by every role",
-		"CREATE OR REPLACE FUNCTION rowcast.inbox_version() RETURNS int LANGUAGE sql AS 'SELECT 1+0'": "function rowcast.inbox_version() does not have the source that rowcast migrate installs",
+		"CREATE OR REPLACE FUNCTION rowcast.inbox_version() RETURNS int LANGUAGE sql AS 'SELECT 1+0'": "function rowcast.inbox_version() does not have the definition that rowcast migrate installs",
 	} {
 		t.Run(harm, func(t *testing.T) {
 			t.Parallel()

@@ -259,6 +259,6 @@ func TestDemoHasAnInbox(t *testing.T) {
 	list := alice.list("?uid=alice")
 	alice.change("read?uid=alice", `{"ids": ["`+list.idOf(t, "1")+`"]}`)
 	if got := alice.list("?uid=alice"); got.state() != "1 read" || got.Unread != 0 {
-		t.Errorf("got %s, %d unread, want 1 read and 0 unread", got.state(), got.Unread)
+		t.Errorf("got the rows %q and %d unread, want the rows \"1 read\" and 0 unread", got.state(), got.Unread)
 	}
 }

@@ -18,7 +18,7 @@ func SetUserTimeout(conn syscall.Conn, timeout time.Duration) error {
 	})
 }
 
-// checkPeer returns an error unless the server of a Unix socket runs as the user want.
+// checkPeer returns an error unless the server of a Unix socket runs as the user whose name is want.
 func checkPeer(conn syscall.Conn, want string) error {
 	var peer *unix.Ucred
 	err := control(conn, func(fd int) (err error) {

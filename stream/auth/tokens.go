@@ -273,7 +273,8 @@ func (t *Tokens) topics(r *http.Request, claims jwt.MapClaims) ([]string, error)
 	return slices.DeleteFunc(topics, func(topic string) bool { return !covers(patterns, topic) }), nil
 }
 
-// texts returns the strings of a claim, or none if the claim is missing. what names the strings in errors.
+// texts returns the strings of a claim, or none if the claim is missing. The parameter what is the word for
+// the strings in errors, such as "groups".
 func texts(claims jwt.MapClaims, name, what string) (all []string, err error) {
 	wrong := forbidden("the token's " + what + " are not an array of strings")
 	if claims[name] == nil {

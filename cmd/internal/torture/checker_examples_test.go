@@ -48,7 +48,7 @@ func TestChecker(t *testing.T) {
 		{"a loss", func(_ *truth, r *record) { r.deliveries = slices.Delete(r.deliveries, 3, 4) }, []string{loss}},
 		{"no deliveries", func(_ *truth, r *record) { r.deliveries = nil }, []string{loss, loss, loss, loss, loss, loss}},
 		{"a loss of the first row after the hello", func(_ *truth, r *record) { r.deliveries = r.deliveries[1:] }, []string{loss}},
-		{"a loss of a row whose transaction began after the hello, with a number below the xmax of the hello", func(_ *truth, r *record) {
+		{"a loss of a row whose transaction began after the hello, although its xid is below the xmax of the hello", func(_ *truth, r *record) {
 			r.hello.Xmax = 200
 			r.deliveries = r.deliveries[:5]
 		}, []string{loss}},
