@@ -429,6 +429,29 @@ func TestSettingsOfTheWriterChangeNoExpression(t *testing.T) {
 	}
 }
 
+// Another role that may call the trigger function of a watched table, for example after a restore without privileges,
+// cannot use the function in a table of its own. That holds if it forges the catalog in which the function looks for the
+// owner of the table.
+func TestTriggerFunctionInATableOfAnotherRole(t *testing.T) {
+	t.Parallel()
+	conn := connect(t, dbtest.Database(t))
+	thief := createRole(t, conn, "thief")
+	quoted := pgx.Identifier{thief}.Sanitize()
+	run(t, conn, "CREATE TABLE t (a text); SELECT rowcast.watch('t', 'a')")
+	run(t, conn, "CREATE SCHEMA own AUTHORIZATION "+quoted+"; GRANT USAGE ON SCHEMA rowcast TO "+quoted)
+	watcher := text(t, conn, "SELECT watcher::text FROM rowcast.watched()")
+	run(t, conn, "GRANT EXECUTE ON FUNCTION "+watcher+" TO PUBLIC")
+	setRole(t, conn, thief)
+	run(t, conn, `CREATE TABLE own.pg_class (oid oid, relowner oid);
+		CREATE TEMP TABLE rowcast_new (a text); INSERT INTO rowcast_new VALUES ('forged');
+		CREATE TRIGGER attack AFTER INSERT ON own.pg_class REFERENCING NEW TABLE AS pg_class FOR EACH STATEMENT EXECUTE FUNCTION `+watcher)
+	_, err := conn.Exec(dbtest.Context(t), "INSERT INTO own.pg_class SELECT 'own.pg_class'::regclass, relowner FROM pg_catalog.pg_class WHERE relname = 't'")
+	if failed, ok := errors.AsType[*pgconn.PgError](err); !ok || failed.Code != "42501" {
+		t.Errorf("got %v, want insufficient_privilege", err)
+	}
+	run(t, conn, "RESET ROLE; DROP TABLE own.pg_class; DROP TABLE pg_temp.rowcast_new")
+}
+
 // If a watched table gets another owner, code of the new owner must not run with the rights of the earlier owner.
 // Statements on the table fail, or send nothing, until the table is watched again or the earlier owner gets the table
 // back.

@@ -329,8 +329,8 @@ func TestInvalidFilesOfTLS(t *testing.T) {
 		"sslkey=DIR/empty sslcert=DIR/empty":                   "sslkey is invalid: name a file with a private key" + readable,
 		"sslkey=DIR/key sslcert=DIR/missing":                   "sslcert is invalid: name a file with the certificate of sslkey" + readable,
 		"sslkey=DIR/key sslcert=DIR/empty":                     "sslcert is invalid: name a file with the certificate of sslkey" + readable,
-		"sslkey=DIR/encrypted sslcert=DIR/empty":               "sslpassword is invalid: write the passphrase of the key in sslkey",
-		"sslkey=DIR/encrypted sslcert=DIR/empty sslpassword=x": "sslpassword is invalid: write the passphrase of the key in sslkey",
+		"sslkey=DIR/encrypted sslcert=DIR/empty":               "sslpassword is invalid: write the passphrase that decrypts the file of sslkey",
+		"sslkey=DIR/encrypted sslcert=DIR/empty sslpassword=x": "sslpassword is invalid: write the passphrase that decrypts the file of sslkey",
 	} {
 		_, err := connstring.Parse("host=h sslmode=verify-full " + strings.ReplaceAll(s, "DIR", dir))
 		if err == nil || err.Error() != want {

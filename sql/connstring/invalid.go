@@ -32,7 +32,7 @@ const (
 	rootAdvice     = "name a file with certificates in PEM format that the current user may read"
 	certAdvice     = "name a file with the certificate of sslkey in PEM format that the current user may read"
 	keyAdvice      = "name a file with a private key in PEM format that the current user may read"
-	passAdvice     = "write the passphrase of the key in sslkey"
+	passAdvice     = "write the passphrase that decrypts the file of sslkey"
 )
 
 var faults = []fault{

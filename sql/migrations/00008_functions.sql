@@ -63,3 +63,15 @@ BEGIN
     END;
 END
 $$;
+
+-- A trigger function of a watched table checks the owner of the table that calls it. The name pg_class must have its schema. Otherwise
+-- a role that may call the function could make it a trigger of its own table, with a transition table of that name.
+DO $$
+DECLARE
+    f regprocedure;
+BEGIN
+    FOR f IN SELECT oid FROM pg_proc WHERE pronamespace = 'rowcast'::regnamespace
+        AND (proname = 'watch' OR proname ~ '^watch_[0-9a-f]{32}$' AND pg_has_role(proowner, 'USAGE')) LOOP
+        EXECUTE replace(pg_get_functiondef(f), 'FROM pg_class WHERE oid = TG_RELID', 'FROM pg_catalog.pg_class WHERE oid = TG_RELID');
+    END LOOP;
+END $$;
