@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
+	"unicode"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -174,9 +176,13 @@ func (r *Replayer) Page(ctx context.Context, from, end cursor.Cursor, recipients
 }
 
 // storable returns the recipients whose text has a form in the encoding of the database. There are no rows for the
-// other recipients, and PostgreSQL refuses a query that names one.
+// other recipients, and PostgreSQL refuses a query that names one. Text in ASCII has a form in every encoding.
 func storable(run runner, recipients []string) (all []string, err error) {
 	for _, recipient := range recipients {
+		if !strings.ContainsFunc(recipient, func(r rune) bool { return r > unicode.MaxASCII }) {
+			all = append(all, recipient)
+			continue
+		}
 		err := run(func(ctx context.Context, db querier) error {
 			var sent bool
 			return db.QueryRow(ctx, "SELECT $1::text IS NOT NULL", recipient).Scan(&sent)

@@ -73,7 +73,7 @@ func (s *span) skip(c cursor.Cursor) (oldest int, near bool) {
 // PollOnly, each page asks for the state. Otherwise, the listener could continue in another epoch, because its
 // connection to a pooler can outlive a restart of the server.
 func (s *session) queryNow(why reason, snapshot *cursor.Cursor) (query pageQuery, skipped int) {
-	if s.PollOnly || s.wakeup.isStateDue(why) {
+	if s.PollOnly || s.wakeup.isStateDue(why, snapshot == nil) {
 		return stateQuery, 0
 	}
 	if skipped, near := s.span.skip(s.cursor); near && snapshot == nil && !s.historyLost {

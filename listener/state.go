@@ -63,12 +63,12 @@ func (s *session) observe(ctx context.Context, now state) (void bool, err error)
 	return true, err
 }
 
-// isStateDue reports whether a fetch must read the state. Reading it takes longer than reading a row. So a fetch for
-// which the hub was woken, probably by a row, leaves it to the next safety poll, unless notifications come so often
-// that there is none.
-func (w *wakeup) isStateDue(why reason) bool {
+// isStateDue reports whether the next page of a fetch must have the state. Reading it takes longer than reading a row. So
+// a fetch for which the hub was woken, probably by a row, leaves it to the next safety poll, unless notifications come so
+// often that there is none. first is true for the first page of a fetch.
+func (w *wakeup) isStateDue(why reason, first bool) bool {
 	age := time.Since(w.inquired)
-	return why == safetyPoll || age >= 2*w.Look || age >= w.Look && why != woken
+	return first && why == safetyPoll || age >= 2*w.Look || age >= w.Look && why != woken
 }
 
 // isStateOld reports whether a hub that has just fetched, and is about to sleep, should read the state first. A safety

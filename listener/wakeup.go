@@ -38,6 +38,7 @@ type wakeup struct {
 	pace     pace
 	crowded  bool      // the NOTIFY queue is so full that the hub must not sleep
 	inquired time.Time // when a page last came with the state of the server
+	proved   time.Time // when the session that holds the park lock was last proved to be alive
 	attempt  attempt   // the present attempt to take the park lock
 	holder   uint32    // the process that holds the park lock while this hub relies on it
 }
@@ -292,15 +293,20 @@ func (w *wakeup) hold(ctx context.Context, last fetched) (reason, phase, error) 
 		}
 		return w.pollAfter(ctx, last)
 	}
-	if w.isStateOld() {
-		return safetyPoll, w.hold, nil
+	why, err := safetyPoll, error(nil)
+	if !w.isStateOld() {
+		why, err = w.sleep(ctx, func() (bool, error) { return false, w.lock.lost() })
 	}
-	why, err := w.sleep(ctx, func() (bool, error) { return false, w.lock.lost() })
-	if err == nil && why == safetyPoll {
+	if err == nil && why == safetyPoll && time.Since(w.proved) >= proofGap*w.Look {
 		err = w.lock.prove(ctx)
+		w.proved = time.Now()
 	}
 	return why, w.hold, err
 }
+
+// proofGap is the time between two checks that the session which holds the park lock is alive, in intervals of Look. The
+// checks also keep a proxy from closing an idle connection. They are rare, because a check costs more than a fetch.
+const proofGap = 15
 
 var errNotHeld = fmt.Errorf("%w: the server reports that this hub does not hold it", errParkLock)
 

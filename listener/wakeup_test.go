@@ -5,6 +5,8 @@ import (
 	"errors"
 	"testing"
 	"time"
+
+	"rowcast/listener/cursor"
 )
 
 // If the last fetch has read the state of the server, a hub that is about to sleep again checks whether the same
@@ -42,6 +44,9 @@ func TestTheStateDoesNotDelayARow(t *testing.T) {
 		{2*l.Look + time.Minute, woken, true},
 	} {
 		s := session{Listener: l, wakeup: &wakeup{Listener: l, link: &link{}, inquired: time.Now().Add(-c.age)}}
+		if query, _ := s.queryNow(safetyPoll, &cursor.Cursor{}); c.age < l.Look && query.full == stateQuery.full {
+			t.Errorf("the last state is %v old: a later page of a safety poll asks for the state", c.age)
+		}
 		if query, _ := s.queryNow(c.why, nil); (query.full == stateQuery.full) != c.want {
 			t.Errorf("the last state is %v old, the reason to fetch is %d: the query asks for the state is %t, want %t", c.age, c.why, !c.want, c.want)
 		}
@@ -51,7 +56,7 @@ func TestTheStateDoesNotDelayARow(t *testing.T) {
 // A hub that has read a row reads the state before it sleeps, if a safety poll would soon interrupt the sleep.
 func TestTheStateIsReadBeforeTheSleep(t *testing.T) {
 	t.Parallel()
-	w := &wakeup{Listener: &Listener{Look: time.Hour, Busy: 1, Quiet: 1}, link: &link{}, inquired: time.Now().Add(-50 * time.Minute)}
+	w := &wakeup{Listener: &Listener{Look: time.Hour, Busy: 1, Quiet: 1}, link: &link{}, inquired: time.Now().Add(-50 * time.Minute), proved: time.Now()}
 	for name, sleeping := range map[string]phase{"hold": w.hold, "rely": w.rely} {
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
