@@ -47,6 +47,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"rowcast/cmd/internal/flags"
+	"rowcast/cmd/internal/private"
 	"rowcast/cmd/internal/server"
 	"rowcast/cmd/internal/terminal"
 	"rowcast/sql/connstring"
@@ -106,7 +107,9 @@ func run(ctx context.Context, args []string, getenv func(string) string, c conso
 		args = []string{"--help"}
 	}
 	out := &output{Writer: c.out}
-	c.out = out
+	if !private.IsTerminal(c.out) { // a terminal must stay recognizable
+		c.out = out
+	}
 	parsed, err := parse(args, getenv, c.out, c.err)
 	switch {
 	case out.err != nil: // the help or the version could not be printed

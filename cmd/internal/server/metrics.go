@@ -50,9 +50,10 @@ func (s *Server) metrics() http.Handler {
 type metricsHandler struct {
 	gather prometheus.GathererFunc
 
-	mu   sync.Mutex
-	next *metricsText // the result for which requests wait; nil if none waits
-	from time.Time    // when the metrics may be gathered again
+	gathering sync.Mutex // held while the metrics are gathered; taken before mu
+	mu        sync.Mutex
+	next      *metricsText // the result for which requests wait; nil if none waits
+	from      time.Time    // when the metrics may be gathered again
 }
 
 const metricsInterval = 100 * time.Millisecond
@@ -92,6 +93,8 @@ func (h *metricsHandler) await() *metricsText {
 
 // write gathers the metrics for the requests that wait.
 func (h *metricsHandler) write() {
+	h.gathering.Lock()
+	defer h.gathering.Unlock()
 	h.mu.Lock()
 	result := h.next
 	h.next, h.from = nil, time.Now().Add(metricsInterval)
