@@ -1,5 +1,6 @@
 // A stream that is opened again after a failure, and resumes. Times are in milliseconds.
 import { CONTROL, Parser, parse } from "./parser.js";
+import { checkToken } from "./token.js";
 
 /** @import { Cause, Frame, FrameEvent, Options, Status, Why } from "../rowcast.d.ts" */
 
@@ -20,7 +21,7 @@ const TOKENS = 20; // the limit of calls of the token callback within LONGEST_WA
 const now = () => performance.now();
 
 /** A Connection calls frame for each chunk that it reads, and status for each change of its state. After close, it can be used again. It
- * still has the token then, and the wait that the server has asked for. */
+ * still has the token then, unless forget was called, and the wait that the server has asked for. */
 export class Connection {
   #opened = false;
   #control; // the AbortController of the current attempt
@@ -39,6 +40,7 @@ export class Connection {
   #state;
   #reason; // the reason of the state "open": "buffered" while the client polls
   #token;
+  #forgotten = 0; // the number of calls of forget
   #asked = []; // the times of the last calls of the token callback
 
   /** @param {URL} url @param {Options} options */
@@ -72,6 +74,12 @@ export class Connection {
     this.#opened = false;
     this.#state = undefined;
     this.#drop();
+  }
+
+  /** Forgets the token, which may belong to another user than the present one. A token that was requested before is not used either. */
+  forget() {
+    this.#token = undefined;
+    this.#forgotten++;
   }
 
   /** Must be called when the page or the network wakes up. */
@@ -115,9 +123,9 @@ export class Connection {
     this.#asked = this.#asked.filter((time) => time > now() - LONGEST_WAIT);
     if (this.#asked.length >= TOKENS) throw new Error("too many calls of the token callback");
     this.#asked.push(now());
-    const text = (await token(why)) || "";
-    new Headers({ Authorization: `Bearer ${text}` }); // throws an error if a header cannot have the text, such as a page of HTML
-    this.#token = text;
+    const forgotten = this.#forgotten;
+    const text = checkToken(await token(why));
+    if (forgotten === this.#forgotten) this.#token = text;
   }
 
   /** Gets a new token, and replaces the stream before the hub ends it. */
@@ -263,7 +271,7 @@ export class Connection {
    * @param {Status} status */
   #stop(status) {
     this.close();
-    this.#token = undefined;
+    this.forget();
     this.#change(status);
   }
 

@@ -1,15 +1,15 @@
 /** Calls functions when the state of a page changes. Returns an AbortController that removes the listeners.
  * @param {any} window
- * @param {{ sleep(): void, wake(): void, check(): void, visible(): void }} callbacks sleep: the page is frozen, or goes into the
- *   back/forward cache. wake: it continues. visible: it becomes visible or hidden. check: the network is back, or the page is visible
- *   after wake or visible was called. */
+ * @param {{ sleep(): void, wake(isRestored: boolean): void, check(): void, visible(): void }} callbacks sleep: the page is frozen, or goes into the
+ *   back/forward cache. wake: it continues; isRestored is true if it was in that cache. visible: it becomes visible or hidden. check: the
+ *   network is back, or the page is visible after wake or visible was called. */
 export function listen(window, { sleep, wake, check, visible }) {
   const { document } = window;
   const page = new AbortController();
   const on = (target, type, listener) => target?.addEventListener?.(type, listener, { signal: page.signal });
   const checkVisible = () => document?.hidden || check();
-  const wakeUp = () => {
-    wake();
+  const wakeUp = ({ persisted = false }) => {
+    wake(persisted);
     checkVisible();
   };
   on(window, "online", check);

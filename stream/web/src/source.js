@@ -81,7 +81,12 @@ export class RowcastSource extends EventTarget {
     const connect = (cursor, callbacks) => connection.from(cursor, callbacks);
     const source = new Tabs(connect, { name: this.url, user: user || undefined, shared, cursor: this.#cursor }, {
       frame: (frame) => this.#source === source && this.#receive(frame),
-      status: (status) => this.#source === source && this.#change(status),
+      status: (status) => {
+        if (this.#source !== source) return;
+        if (ENDED.includes(status.state)) connection.forget(); // also if the stream of another tab has ended
+        this.#change(status);
+      },
+      restored: () => connection.forget(), // another user may have signed in meanwhile
     });
     return source;
   }

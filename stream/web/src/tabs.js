@@ -15,7 +15,7 @@ import { parse } from "./parser.js";
 /** @import { Frame, FrameEvent, Status } from "../rowcast.d.ts" */
 /** @typedef {FrameEvent & { note?: boolean }} Item an event; note is true for a NOTIFY message, which has no id of its own */
 /** @typedef {{ open(): void, close(): void, check(): void }} Stream */
-/** @typedef {{ frame: (frame: Frame) => void, status: (status: Status) => void }} Callbacks */
+/** @typedef {{ frame: (frame: Frame) => void, status: (status: Status) => void, restored?: () => void }} Callbacks restored: the page was in the back/forward cache */
 
 const OFFERS = 5 * SECOND; // how long a tab waits for the lock or the leader, and how long a tab without them keeps its stream when hidden
 /** Shares one stream among the tabs of a browser. Each tab receives the rows that a stream of its own would bring. */
@@ -53,13 +53,14 @@ export class Tabs {
    *   is one of the recipients in rowcast.hello. Without a user, the tab first learns its recipients from a stream of its own.
    * @param {Callbacks} callbacks
    * @param {any} window */
-  constructor(connect, { name, user, shared = true, cursor = "" }, { frame, status }, window = globalThis) {
+  constructor(connect, { name, user, shared = true, cursor = "" }, { frame, status, restored }, window = globalThis) {
     this.connect = connect;
     this.name = name;
     this.user = user;
     this.shared = shared;
     this.frame = frame;
     this.status = status;
+    this.restored = restored;
     this.window = window;
     this.#timers = new Timers(window);
     this.who = user === undefined ? undefined : hash(user);
@@ -74,7 +75,7 @@ export class Tabs {
   open() {
     this.#page ??= listen(this.window, {
       sleep: () => this.#sleep(),
-      wake: () => this.#wake(),
+      wake: (isRestored) => this.#wake(isRestored),
       check: () => this.check(),
       visible: () => this.#seeVisible(),
     });
@@ -106,7 +107,8 @@ export class Tabs {
   }
 
   // Begins anew: after a freeze, the old stream may be dead without an error.
-  #wake() {
+  #wake(isRestored) {
+    if (isRestored) this.restored?.();
     if (this.#asleep) this.#resume();
     this.#asleep = false;
   }

@@ -210,7 +210,7 @@ export class Page {
     else run();
   }
 
-  hear(type) { for (const entry of this.listeners) if (entry.type === type) entry.listener(); }
+  hear(type) { for (const entry of this.listeners) if (entry.type === type) entry.listener({ type }); }
 
   runWaiting() { for (const run of this.waiting.splice(0)) run(); }
 

@@ -6,6 +6,19 @@ export async function settle() {
   for (let i = 0; i < 5; i++) await new Promise(setImmediate);
 }
 
+/** Makes Node look like a page, and returns a function that dispatches its events. */
+export function page(t) {
+  const window = new EventTarget();
+  globalThis.addEventListener = window.addEventListener.bind(window);
+  globalThis.document = Object.assign(new EventTarget(), { hidden: false, baseURI: "http://hub.example/" });
+  t.after(() => {
+    delete globalThis.addEventListener;
+    delete globalThis.document;
+  });
+  const targets = { freeze: document, resume: document, visibilitychange: document };
+  return (type, properties) => (targets[type] ?? window).dispatchEvent(Object.assign(new Event(type), properties));
+}
+
 /** A Hub records the requests of one test. Time passes only in the methods pass and wait. */
 export class Hub {
   requests = [];

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { settle } from "./hub.mjs";
+import { page, settle } from "./hub.mjs";
 import { InboxServer, shown } from "./inbox.mjs";
 
 test("changes are sent one after the other", async (t) => {
@@ -54,6 +54,20 @@ test("a result of the token callback that is not a token is not used again", asy
   assert.equal(server.requests[0].headers.Authorization, "Bearer good");
   await server.drain();
   assert.equal(store.state, "open");
+});
+
+test("a token is not used again after the page was in the back/forward cache", async (t) => {
+  const dispatch = page(t);
+  const server = new InboxServer(t);
+  let calls = 0;
+  const store = server.open({ token: async () => `token-${++calls}` });
+  await server.drain();
+  dispatch("pagehide", { persisted: true });
+  dispatch("pageshow", { persisted: true });
+  await settle();
+  store.load();
+  await settle();
+  assert.deepEqual([server.requests[0].headers.Authorization, calls], ["Bearer token-2", 2]);
 });
 
 test("an answer after close neither loads the list nor opens a stream", async (t) => {

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { Hub, settle } from "./hub.mjs";
+import { Hub, page, settle } from "./hub.mjs";
 
 /** Returns a token callback, and the list of the reasons with which it was called. */
 function tokens(result = (n) => `token-${n}`) {
@@ -25,17 +25,76 @@ test("a token is asked for once and used for each stream", async (t) => {
 });
 
 test("a token is used again after the page was frozen", async (t) => {
-  globalThis.document = Object.assign(new EventTarget(), { hidden: false, baseURI: "http://hub.example/" });
-  t.after(() => delete globalThis.document);
+  const dispatch = page(t);
   const hub = new Hub(t);
   const { whys, token } = tokens();
   hub.open({ token });
   for (let n = 1; n <= 25; n++) {
     assert.equal((await hub.request(n)).greet().headers.Authorization, "Bearer token-1");
     await settle();
-    for (const type of ["freeze", "resume"]) document.dispatchEvent(new Event(type));
+    for (const type of ["freeze", "resume"]) dispatch(type);
   }
   assert.deepEqual(whys, ["open"]);
+});
+
+test("a token is not used again after the page was in the back/forward cache", async (t) => {
+  const dispatch = page(t);
+  const hub = new Hub(t);
+  let late;
+  const { whys, token } = tokens((n) => (n === 2 ? new Promise((done) => (late = done)) : `token-${n}`));
+  hub.open({ token });
+  const first = (await hub.request(1)).greet();
+  await settle();
+  first.send(bye("expired", 30)); // the new token comes after the page was in the cache
+  await settle();
+  dispatch("pagehide", { persisted: true });
+  dispatch("pageshow", { persisted: true });
+  const second = (await hub.request(2)).greet();
+  assert.equal(second.headers.Authorization, "Bearer token-3");
+  late("token-2");
+  await settle();
+  second.end();
+  await hub.wait();
+  assert.equal((await hub.request(3)).headers.Authorization, "Bearer token-3");
+  assert.deepEqual(whys, ["open", "expired", "open"]);
+});
+
+test("a token is not used again after the hub has named another user", async (t) => {
+  const hub = new Hub(t);
+  const { whys, token } = tokens();
+  const source = hub.open({ token, user: "bob" });
+  (await hub.request(1)).greet(); // for alice
+  await settle();
+  assert.equal(source.state, "signed-out");
+  source.open();
+  assert.equal((await hub.request(2)).headers.Authorization, "Bearer token-2");
+  assert.deepEqual(whys, ["open", "open"]);
+});
+
+test("a token is not used again after the stream of another tab was refused", async (t) => {
+  let channel, lead;
+  const { navigator, BroadcastChannel } = globalThis;
+  const locks = { query: async () => ({}), request: (_name, _options, held) => new Promise(() => (lead = () => held({}))) };
+  Object.defineProperty(globalThis, "navigator", { value: { locks }, configurable: true });
+  globalThis.BroadcastChannel = /** @type {any} */ (class {
+    constructor() { channel = this; }
+    postMessage() {}
+    close() {}
+  });
+  t.after(() => {
+    Object.defineProperty(globalThis, "navigator", { value: navigator, configurable: true });
+    globalThis.BroadcastChannel = BroadcastChannel;
+  });
+  const hub = new Hub(t);
+  const { whys, token } = tokens();
+  const source = hub.open({ token });
+  const request = (await hub.request(1)).greet("1-0-5--e-a");
+  await settle();
+  ["open", "signed-out"].forEach((state, i) => channel.onmessage({ data: { t: "state", epoch: 1, n: i + 1, at: "1-0-5--e-a", status: { state }, heartbeat: 15_000 } }));
+  assert.deepEqual([request.aborted, source.states], [true, ["open", "signed-out"]]);
+  lead(); // the other tab was closed
+  assert.equal((await hub.request(2)).headers.Authorization, "Bearer token-2");
+  assert.deepEqual(whys, ["open", "open"]);
 });
 
 test("the callback runs after the constructor has returned", async (t) => {

@@ -1,19 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { Hub, settle } from "./hub.mjs";
-
-/** Makes Node look like a page, and returns a function that dispatches its events. */
-function page(t) {
-  const window = new EventTarget();
-  globalThis.addEventListener = window.addEventListener.bind(window);
-  globalThis.document = Object.assign(new EventTarget(), { hidden: false, baseURI: "http://hub.example/" });
-  t.after(() => {
-    delete globalThis.addEventListener;
-    delete globalThis.document;
-  });
-  const targets = { freeze: document, resume: document, visibilitychange: document };
-  return (type, properties) => (targets[type] ?? window).dispatchEvent(Object.assign(new Event(type), properties));
-}
+import { Hub, page, settle } from "./hub.mjs";
 
 test("a stream without an answer is given up after 10 s", async (t) => {
   const hub = new Hub(t);

@@ -1,5 +1,7 @@
 // The requests for the list and for changes of the list.
 
+import { checkToken } from "../../token.js";
+
 const SECOND = 1_000;
 const ANSWER = 15 * SECOND; // the time limit of a request
 const CALLBACK = 30 * SECOND; // the time limit of the token callback
@@ -16,6 +18,7 @@ function inTime(promise) {
 export class Client {
   #options;
   #token;
+  #forgotten = 0; // the number of calls of forget
   #skew = 0; // the time of the hub minus the time of this machine
   #refused;
 
@@ -35,14 +38,16 @@ export class Client {
   /** Returns the token. A new one is requested unless why is "open" and there is a token. */
   async token(why) {
     if (why === "open" && this.#token !== undefined) return this.#token;
-    const text = (await inTime(this.#options.token(why))) || "";
-    new Headers({ Authorization: `Bearer ${text}` }); // throws an error if a header cannot have the text, such as a page of HTML
-    return (this.#token = text);
+    const forgotten = this.#forgotten;
+    const text = checkToken(await inTime(this.#options.token(why)));
+    if (forgotten === this.#forgotten) this.#token = text;
+    return text;
   }
 
-  /** Forgets the token, which belongs to a user who has signed out. */
+  /** Forgets the token, which may belong to a user who has signed out. A token that was requested before is not kept either. */
   forget() {
     this.#token = undefined;
+    this.#forgotten++;
   }
 
   /** Returns a page of the list: the first page, or the page that the value before selects. The hub refuses a request if the credential does
@@ -60,7 +65,8 @@ export class Client {
     const { token, withCredentials } = this.#options;
     const url = new URL(this.url);
     const headers = /** @type {Record<string, string>} */ ({ Accept: "application/json" });
-    if (token && (await this.token(why))) headers.Authorization = `Bearer ${this.#token}`;
+    const text = token && (await this.token(why));
+    if (text) headers.Authorization = `Bearer ${text}`;
     const init = /** @type {RequestInit} */ ({ method, headers, cache: "no-store", credentials: withCredentials ? "include" : "same-origin", signal: AbortSignal.timeout(ANSWER) });
     url.pathname += path;
     if (user !== undefined) url.searchParams.set("user", user);

@@ -66,6 +66,7 @@ export class RowcastInbox extends EventTarget {
       failed: (error, action) => this.#unsaved(error, action),
     });
     globalThis.addEventListener?.("online", this.#online);
+    globalThis.addEventListener?.("pageshow", this.#restored);
     this.load();
   }
 
@@ -200,6 +201,11 @@ export class RowcastInbox extends EventTarget {
     if (this.#state === "retrying" && this.#error) this.load();
   };
 
+  // While the page was in the back/forward cache, another user may have signed in.
+  #restored = ({ persisted }) => {
+    if (persisted) this.#client.forget();
+  };
+
   #open() {
     const { withCredentials, token } = this.#options;
     const source = new RowcastSource(this.#events, { lastEventId: this.#rows.cursor, withCredentials, token: token && ((why) => this.#client.token(why)) });
@@ -228,6 +234,7 @@ export class RowcastInbox extends EventTarget {
     this.#operations.close();
     for (const timer of Object.values(this.#timers)) clearTimeout(timer);
     globalThis.removeEventListener?.("online", this.#online);
+    globalThis.removeEventListener?.("pageshow", this.#restored);
     this.#become("closed");
   }
 
