@@ -29,6 +29,7 @@ export class Connection {
   #waiting = false; // no attempt runs, and the timer will begin the next one
   #began = 0; // when the attempt began
   #notBefore = 0; // the earliest time of the next attempt
+  #cause = /** @type {Cause} */ (undefined); // why the last attempt has failed
   #failures = 0; // failures since a byte was last received
   #retry = 0; // the value of the field retry
   #heartbeat = 15 * SECOND; // the default, until rowcast.hello has the hub's interval
@@ -63,10 +64,10 @@ export class Connection {
     if (this.#opened) return;
     this.#opened = true;
     this.#failures = 0;
+    const wait = this.#notBefore - now();
+    if (wait > 0) return this.#retryAfter(wait);
     this.#change({ state: "connecting" });
-    if (!this.#opened) return; // a listener of the page has closed the stream
-    if (now() < this.#notBefore) this.#wait(this.#notBefore - now());
-    else this.#attempt("open");
+    if (this.#opened) this.#attempt("open"); // otherwise a listener of the page has closed the stream
   }
 
   /** Ends the stream at once. After that, open continues from the cursor. */
@@ -262,9 +263,14 @@ export class Connection {
     least = Math.max(least * (1 + Math.random() / 2), asked, this.#began + SECOND - now());
     least = Math.min(least, LONGEST_WAIT);
     this.#notBefore = now() + least;
-    const wait = Math.max(backoff, least);
+    this.#cause = cause;
+    this.#retryAfter(Math.max(backoff, least));
+  }
+
+  /** Waits for the next attempt, and reports the wait. */
+  #retryAfter(wait) {
     this.#wait(wait);
-    this.#change({ state: "retrying", ...cause, retryAt: Date.now() + wait });
+    this.#change({ state: "retrying", ...this.#cause, retryAt: Date.now() + wait });
   }
 
   /** Ends the stream. Only open begins a new one.

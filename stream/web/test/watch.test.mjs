@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { Connection } from "../src/connection.js";
 import { Hub, page, settle } from "./hub.mjs";
 
 test("a stream without an answer is given up after 10 s", async (t) => {
@@ -191,15 +192,33 @@ test("a page that was frozen or cached tries again, but not before the server al
     await t.test(sleep, async (t) => {
       const dispatch = page(t);
       const hub = new Hub(t);
-      hub.open();
+      const source = hub.open();
       (await hub.request(1)).answer(503, { "Retry-After": "60" });
       await settle();
       dispatch(sleep);
       await hub.pass(10);
       dispatch(wake);
+      await settle();
+      assert.deepEqual(source.states, ["retrying status"]); // not "connecting"
       assert.ok((await hub.wait()) >= 49);
     });
   }
+});
+
+test("a connection that is opened during a wait reports the wait", async (t) => {
+  const hub = new Hub(t);
+  const reported = [];
+  const connection = new Connection(new URL("http://hub.example/events"), {}).from("", { frame() {}, status: (status) => reported.push(status) });
+  t.after(() => connection.close());
+  connection.open();
+  (await hub.request(1)).answer(503, { "Retry-After": "60" });
+  await settle();
+  connection.close();
+  await hub.pass(10);
+  connection.open();
+  assert.equal(reported.length, 3);
+  assert.deepEqual(reported[2], reported[1]); // the same cause, and the same retryAt
+  assert.ok((await hub.wait()) >= 49);
 });
 
 test("a source that was closed or signed out does not wake up", async (t) => {
