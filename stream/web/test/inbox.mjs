@@ -20,8 +20,8 @@ export class InboxServer {
     t.mock.method(globalThis, "fetch", (url, init) => this.#fetch(new URL(url), init));
   }
 
-  open(options) {
-    const store = new RowcastInbox({ events: "http://hub.example/events?uid=alice", ...options });
+  open(options, Inbox = RowcastInbox) {
+    const store = new Inbox({ events: "http://hub.example/events?uid=alice", ...options });
     store.errors = [];
     store.arrived = [];
     store.addEventListener("error", ({ action, error }) => store.errors.push([action, error.status]));

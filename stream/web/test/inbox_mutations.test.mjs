@@ -13,6 +13,7 @@ const mutations = [
   ["an older change does not change a field", "rows.js", "if (version > row.versions[field])", "if (true)"],
   ["older counts do not replace newer ones", "rows.js", "version > this.counts.version", "true"],
   ["a deleted row does not come back with a page", "rows.js", " && !this.deleted.has(id)", ""],
+  ["the ids of deleted rows are kept only while a page is requested", "index.js", "        rows.deleted = undefined;\n", ""],
   ["a page brings no row twice", "rows.js", "!this.find(id) && ", ""],
   ["read implies seen", "rows.js", "read: { seen: true, read: true }", "read: { read: true }"],
   ["a request that fails leaves no trace", "rows.js", "this.ops = this.ops.filter((other) => other !== op);", "if (answer) this.ops = this.ops.filter((other) => other !== op);"],

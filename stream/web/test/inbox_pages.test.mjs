@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { RowcastInbox } from "../src/inbox/store/index.js";
 import { Rows } from "../src/inbox/store/rows.js";
 import { settle } from "./hub.mjs";
 import { InboxServer, shown } from "./inbox.mjs";
@@ -19,10 +20,20 @@ test("a row that was deleted does not return with a page", async (t) => {
   assert.deepEqual(shown(store), ["4", "3", "2"]);
 });
 
-test("the ids of deleted rows are kept only while a page is requested", () => {
-  const rows = new Rows();
-  rows.remove(["1"]);
-  assert.equal(rows.deleted, undefined);
+test("the ids of deleted rows are kept only while a page is requested", async (t) => {
+  const append = t.mock.method(Rows.prototype, "append");
+  const server = new InboxServer(t);
+  for (let i = 0; i < 4; i++) server.insert();
+  const store = server.open({ limit: 2 }, RowcastInbox);
+  await server.drain();
+  store.loadMore();
+  await server.drain();
+  assert.deepEqual(shown(store), ["4", "3", "2", "1"]);
+  const rows = append.mock.calls[0].this;
+  server.delete("1");
+  server.deliver(server.streams[0]);
+  await settle();
+  assert.deepEqual([shown(store), rows.deleted], [["4", "3", "2"], undefined]);
 });
 
 // The place of a row in the list is assigned at its INSERT. The row may commit after rows with a later place.
