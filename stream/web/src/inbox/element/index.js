@@ -9,12 +9,11 @@ import { place } from "./place.js";
 import { take } from "./stores.js";
 import { sharedSheet } from "./style.js";
 import { allTexts, isText, languageOf, STRINGS, translate } from "./texts.js";
+import { SECOND } from "./time.js";
 import { showInTitle } from "./title.js";
 import { once, SHOWN, Toasts } from "./toasts.js";
 
 export { RowcastInbox };
-
-const SECOND = 1_000;
 
 const announced = new WeakSet(); // rows that an element has announced
 
@@ -286,17 +285,14 @@ export class RowcastInboxElement extends Base {
   #toggled(open) {
     const { bell, panel, toasts, list } = this.#parts;
     bell.ariaExpanded = open;
+    clearInterval(this.#timers.tick); // also if it opens: the browser joins the events of a list that was closed and opened again
     this.#hold();
     if (open) {
       this.#store.showWaiting(); // also if another element lets them wait
       panel.focus({ preventScroll: true });
       toasts.clear();
-      clearInterval(this.#timers.tick); // the browser joins the events of a list that was closed and opened again
       this.#timers.tick = setInterval(() => this.#tick(), 10 * SECOND);
-    } else {
-      clearInterval(this.#timers.tick);
-      if (this.shadowRoot.activeElement && panel.contains(this.shadowRoot.activeElement)) bell.focus();
-    }
+    } else if (this.shadowRoot.activeElement && panel.contains(this.shadowRoot.activeElement)) bell.focus();
     this.#update();
     list.watch();
     this.dispatchEvent(new Event("toggle"));

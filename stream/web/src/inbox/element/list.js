@@ -2,9 +2,7 @@
 
 import { fill, textsOf } from "./content.js";
 import { h, icon } from "./dom.js";
-import { age } from "./time.js";
-
-const SECOND = 1_000;
+import { age, SECOND } from "./time.js";
 
 // What the page can put into a row and handles a click itself.
 const CONTROLS = "a[href], button, input, select, textarea, label, summary, [controls], [contenteditable], [tabindex]";

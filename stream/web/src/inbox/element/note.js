@@ -1,8 +1,7 @@
 // The lines between the header and the list: the state of the connection, and what just happened.
 
 import { h } from "./dom.js";
-
-const SECOND = 1_000;
+import { SECOND } from "./time.js";
 
 /** Notes shows a problem of the connection until it is over, and what has just happened for some seconds. */
 export class Notes {
@@ -46,30 +45,26 @@ export class Notes {
 
   /** Hides the note about a failed change or request, because a later change was saved. */
   saved() {
-    if (this.#failed) this.#end();
+    if (this.#failed) this.clear();
   }
 
   offerUndo(key) {
     const undo = () => {
-      this.#end();
+      this.clear();
       this.#host.save(this.#host.store?.undo());
     };
     this.#say(key, 12 * SECOND, this.#host.button("undo", "text", undo));
-  }
-
-  /** Hides what happened, because the user of the list has signed out. */
-  clear() {
-    this.#end();
   }
 
   #say(key, time, ...more) {
     clearTimeout(this.#timers.event);
     this.#failed = false;
     this.#show(this.#event, key, ...more);
-    this.#timers.event = setTimeout(() => this.#end(), time);
+    this.#timers.event = setTimeout(() => this.clear(), time);
   }
 
-  #end() {
+  /** Hides what has just happened. */
+  clear() {
     clearTimeout(this.#timers.event);
     this.#failed = false;
     this.#hide(this.#event);

@@ -37,7 +37,7 @@ svg { display: block; width: 20px; height: 20px; fill: none; stroke: currentColo
 .panel.inline { position: static; isolation: isolate; display: flex; width: auto; height: var(--rowcast-height, 420px); max-height: none; box-shadow: none; }
 .panel:popover-open { display: flex; animation: rise .16s ease-out; }
 header { display: flex; align-items: center; gap: 4px; padding: 12px 12px 10px; padding-inline-start: 18px; border-bottom: 1px solid var(--_rowcast-border); }
-h2 { flex: 1; margin: 0; font-size: 16px; font-weight: 650; letter-spacing: -.01em; }
+h2 { flex: 1; margin: 0; font-size: 16px; font-weight: 650; }
 .text { padding: 4px 10px; color: var(--_rowcast-accent); font-size: 13px; font-weight: 550; }
 .text:hover, .icon:hover { background: var(--_rowcast-hover); }
 .text[aria-disabled=true] { color: var(--_rowcast-muted); cursor: default; opacity: .6; background: none; }
@@ -57,10 +57,9 @@ li.unread::before { content: ""; position: absolute; inset-block-start: 19px; in
 .link::after { content: ""; position: absolute; inset: 0; }
 ::slotted([slot^=item-]), .link time { position: relative; z-index: 1; }
 .link:focus-visible::after { outline: 2px solid var(--_rowcast-accent); outline-offset: -3px; border-radius: 8px; }
-.head, .body { display: -webkit-box; -webkit-box-orient: vertical; -webkit-line-clamp: 3; overflow: hidden; text-align: -webkit-match-parent; text-align: match-parent; }
-.head { color: var(--_rowcast-muted); }
+.head, .body { display: -webkit-box; -webkit-box-orient: vertical; -webkit-line-clamp: 3; overflow: hidden; text-align: -webkit-match-parent; text-align: match-parent; color: var(--_rowcast-muted); }
 .unread .head { color: var(--_rowcast-text); font-weight: 550; }
-.body { margin-top: 1px; color: var(--_rowcast-muted); font-size: 13px; }
+.body { margin-top: 1px; font-size: 13px; }
 time { display: block; margin-top: 2px; color: var(--_rowcast-muted); font-size: 12px; }
 .actions { position: absolute; z-index: 1; inset-block-start: 8px; inset-inline-end: 10px; display: flex; padding: 2px; border-radius: 9px; background: var(--_rowcast-surface); box-shadow: 0 0 0 1px var(--_rowcast-border); opacity: 0; }
 li:hover .actions, li:focus-within .actions { opacity: 1; }
@@ -80,13 +79,13 @@ li:hover .actions, li:focus-within .actions { opacity: 1; }
 @keyframes rise { from { opacity: 0; translate: 0 6px; } }
 @media (any-pointer: coarse) { li { padding-inline-end: 84px; } .actions { opacity: 1; background: none; box-shadow: none; } }
 @media (max-width: 479px) {
-  .panel:not(.inline) { inset: auto 0 0; width: 100%; max-height: 86dvh; min-height: 40dvh; border-width: 1px 0 0; border-radius: var(--_rowcast-radius) var(--_rowcast-radius) 0 0; }
+  .panel:popover-open { inset: auto 0 0; width: 100%; max-height: 86dvh; min-height: 40dvh; border-width: 1px 0 0; border-radius: var(--_rowcast-radius) var(--_rowcast-radius) 0 0; }
   .panel::backdrop { background: rgb(0 0 0 / .35); }
-  .panel:not(.inline) .close { display: grid; }
+  .panel:popover-open .close { display: grid; }
 }
 @media (prefers-reduced-motion: reduce) { * { animation: none !important; } }
 @media print { .panel:popover-open, .toasts { display: none !important; } .panel.inline { height: auto; } .scroll { overflow: visible; } }
-@media (forced-colors: active) { .badge, .new { border: 1px solid; } .panel, .toast, .actions { border: 1px solid; } }
+@media (forced-colors: active) { .badge, .new, .panel, .toast, .actions { border: 1px solid; } }
 `;
 
 let sheet;

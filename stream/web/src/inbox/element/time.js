@@ -1,6 +1,6 @@
 // Times as texts.
 
-const SECOND = 1_000;
+export const SECOND = 1_000;
 
 /** Returns the number of midnights between two times, in the time zone of the page. */
 function daysBetween(time, now) {

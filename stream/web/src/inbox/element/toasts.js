@@ -1,8 +1,7 @@
 // New rows in a corner of the page, for some seconds.
 
 import { h, icon } from "./dom.js";
-
-const SECOND = 1_000;
+import { SECOND } from "./time.js";
 
 export const SHOWN = 30 * SECOND; // a tab shows no older row
 const shown = new Set(); // the keys that were shown, if the browser has no locks
