@@ -75,7 +75,7 @@ func testElementToastPointer(_ *testing.T, s *inboxStage) {
 // Of several elements that share a store, the first one that is visible announces new rows.
 func testElementAnnouncement(_ *testing.T, s *inboxStage) {
 	p := s.openWith(toastsStay)
-	value[bool](p, `[window.unseen, window.copy] = ["unseen", "copy"].map((id) => Object.assign(bell.cloneNode(), { id })), unseen.hidden = true, document.querySelector(".trap").prepend(unseen), document.body.append(copy), true`)
+	value[bool](p, `[window.unseen, window.copy] = ["unseen", "copy"].map((id) => Object.assign(bell.cloneNode(), { id })), unseen.hidden = true, document.querySelector(".trap").prepend(unseen), document.body.append(copy), copy.style.display = "contents", true`)
 	const announced = `[unseen, bell, copy].map((element) => element.shadowRoot.querySelector("[role=status].sr").textContent).join("|")`
 	s.insert("one")
 	p.await(announced + ` === "|1 new notification|"`)
@@ -106,15 +106,23 @@ func testElementPrint(_ *testing.T, s *inboxStage) {
 	p.want(`(([panel, scroll, list]) => list.height > 1000 && scroll.height >= list.height && panel.bottom >= scroll.bottom)([".panel", ".scroll", ".list"].map((part) => copy.shadowRoot.querySelector(part).getBoundingClientRect()))`, true)
 }
 
-// A row counts as seen when it was visible in the window. An inline list can be outside of the window.
+// A row counts as seen when it was visible in the window. An inline list can be outside of the window, or in a part of the page with
+// visibility: hidden.
 func testElementSeen(_ *testing.T, s *inboxStage) {
 	s.insert("one", "two")
 	s.insertFor("bob", "for bob")
+	s.insertFor("carol", "for carol")
 	p := s.open()
+	value[bool](p, `window.hidden = Object.assign(bell.cloneNode(), { id: "hidden" }), hidden.setAttribute("events", "/events?uid=carol"), hidden.style.cssText = "visibility: hidden; --rowcast-height: 150px",
+		document.body.prepend(hidden), hidden.toggleAttribute("inline")`)
+	p.await(`hidden.shadowRoot.querySelectorAll("li").length === 1`)
 	value[bool](p, `[window.far, window.near] = ["far", "near"].map((id) => Object.assign(bell.cloneNode(), { id })), document.querySelector("h1").style.marginTop = "5000px",
-		near.setAttribute("events", "/events?uid=bob"), document.body.append(far), document.body.prepend(near), [far, near].every((element) => element.toggleAttribute("inline"))`)
+		near.setAttribute("events", "/events?uid=bob"), near.style.setProperty("--rowcast-height", "150px"), document.body.append(far), document.body.prepend(near), [far, near].every((element) => element.toggleAttribute("inline"))`)
 	p.await(`near.store.items.length === 1 && near.store.unseenCount === 0`)
 	p.want(`far.store.unseenCount`, 2.0)
+	p.want(`hidden.store.unseenCount`, 1.0)
+	value[bool](p, `hidden.style.visibility = "", true`)
+	p.await(`hidden.store.unseenCount === 0`)
 	value[bool](p, `far.scrollIntoView(), true`)
 	p.await(`far.store.unseenCount === 0`)
 }

@@ -389,7 +389,7 @@ export class RowcastInboxElement extends Base {
 
   /** Announces a new row, and shows it in a toast. An element that is not visible does neither, so that another one does. */
   #receive(item) {
-    if (!this.checkVisibility({ visibilityProperty: true })) return;
+    if (!this.#parts.live.checkVisibility({ visibilityProperty: true })) return; // the host itself may have display: contents
     this.#announce(item);
     if (!this.hasAttribute("toasts") || document.hidden || this.open || this.#store.now() - item.time > SHOWN) return;
     once(`${this.#store.url} ${item.id}`, () => this.#parts.toasts.show(this.#parts.list.link(item)));

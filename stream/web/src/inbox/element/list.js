@@ -167,11 +167,16 @@ export class List {
 
   /** A row is seen when half of it was visible for a second. @param {IntersectionObserverEntry[]} entries */
   #intersect(entries) {
-    for (const { target, isIntersecting } of entries) {
+    for (const entry of entries) {
+      const { target, isIntersecting } = entry;
       const { id, seen } = /** @type {any} */ (target).item;
       clearTimeout(this.#visible.get(id));
       this.#visible.delete(id);
-      if (isIntersecting && !seen && this.#host.visible) this.#visible.set(id, setTimeout(() => this.#host.store?.seen([id]), SECOND));
+      const end = () => {
+        if (target.checkVisibility({ visibilityProperty: true })) this.#host.store?.seen([id]);
+        else this.#intersect([entry]); // waits again, because an observer does not notice changes of the property visibility
+      };
+      if (isIntersecting && !seen && this.#host.visible) this.#visible.set(id, setTimeout(end, SECOND));
     }
   }
 
