@@ -102,15 +102,23 @@ func testElementControls(_ *testing.T, s *inboxStage) {
 	p.want(`[routed, pressed, bell.store.unreadCount, location.search, find("a")[0].search].join()`, "link,button,link,button,0,,?row")
 }
 
-// A finger can tap where the buttons of a row are. If a pointer of the device is coarse, the buttons are visible, so no
-// tap archives a row by accident.
+// A finger or a pen can tap where the buttons of a row are. If a pointer of the device is coarse or cannot hover, the
+// buttons are visible, so no tap archives a row by accident.
 func testElementTouch(t *testing.T) {
 	t.Parallel()
-	s := newInboxStage(t, startBrowser(t, chromedp.Flag("blink-settings", "availablePointerTypes=6,primaryPointerType=4,availableHoverTypes=3,primaryHoverType=2")))
-	s.insert("one")
-	p := s.open()
-	p.want(`[matchMedia("(hover: none)").matches, matchMedia("(any-pointer: coarse)").matches].join()`, "false,true")
-	p.want(`bell.open = true, getComputedStyle(find(".actions")[0]).opacity`, "1")
+	for name, device := range map[string]struct{ settings, media string }{
+		"a mouse and a finger": {"availablePointerTypes=6,primaryPointerType=4,availableHoverTypes=3,primaryHoverType=2", "false,true"},
+		"a pen":                {"availablePointerTypes=4,primaryPointerType=4,availableHoverTypes=1,primaryHoverType=1", "true,false"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newInboxStage(t, startBrowser(t, chromedp.Flag("blink-settings", device.settings)))
+			s.insert("one")
+			p := s.open()
+			p.want(`[matchMedia("(hover: none)").matches, matchMedia("(any-pointer: coarse)").matches].join()`, device.media)
+			p.want(`bell.open = true, getComputedStyle(find(".actions")[0]).opacity`, "1")
+		})
+	}
 }
 
 // A row with a URL is a link. A click with Ctrl or with the middle button of the mouse opens a new tab and does not

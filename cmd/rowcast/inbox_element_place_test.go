@@ -90,7 +90,19 @@ func testElementContent(_ *testing.T, s *inboxStage) {
 	p.finishRise()
 	p.want(hit+`(bell.querySelector("[slot^=item-] a"), document)`, true)
 	p.want(`bell.render = () => "word".repeat(200), find(".scroll")[0].scrollWidth - find(".scroll")[0].clientWidth`, 0.0)
-	value[bool](p, `bell.render = undefined, true`)
+	// The smallest width of the content is the width of its longest word, as elsewhere in the page.
+	p.want(`bell.render = () => {
+			window.word = document.createElement("b");
+			word.style.cssText = "display: block; width: min-content";
+			word.textContent = "word".repeat(5);
+			return word;
+		}, word.offsetWidth > 60 || word.offsetWidth`, true)
+	// A footer has its height, also in a low list.
+	value[bool](p, `window.low = Object.assign(bell.cloneNode(), { id: "low" }), low.style.setProperty("--rowcast-height", "150px"), window.footer = document.createElement("p"), footer.slot = "footer",
+		footer.style.cssText = "box-sizing: border-box; height: 70px; overflow: hidden", low.append(footer), document.body.append(low), low.toggleAttribute("inline")`)
+	p.await(`low.shadowRoot.querySelectorAll("li").length === 1`)
+	p.want(`footer.offsetHeight`, 70.0)
+	value[bool](p, `low.remove(), bell.render = undefined, true`)
 	p.want(`window.copy = bell.cloneNode(true), copy.id = "copy", document.body.append(copy), copy.open = true, copy.querySelectorAll("[slot^=item-]").length`, 1.0)
 }
 

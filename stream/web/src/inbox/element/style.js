@@ -36,7 +36,7 @@ svg { display: block; width: 20px; height: 20px; fill: none; stroke: currentColo
 }
 .panel.inline { position: static; isolation: isolate; display: flex; width: auto; height: var(--rowcast-height, 420px); max-height: none; box-shadow: none; }
 .panel:popover-open { display: flex; animation: rise .16s ease-out; }
-header { display: flex; align-items: center; gap: 4px; padding: 12px 12px 10px; padding-inline-start: 18px; border-bottom: 1px solid var(--_rowcast-border); }
+header { display: flex; flex: none; align-items: center; gap: 4px; padding: 12px 12px 10px; padding-inline-start: 18px; border-bottom: 1px solid var(--_rowcast-border); }
 h2 { flex: 1; margin: 0; font-size: 16px; font-weight: 650; }
 .text { padding: 4px 10px; color: var(--_rowcast-accent); font-size: 13px; font-weight: 550; }
 .text:hover, .icon:hover { background: var(--_rowcast-hover); }
@@ -55,7 +55,7 @@ li:hover { background: var(--_rowcast-hover); }
 li.unread::before { content: ""; position: absolute; inset-block-start: 19px; inset-inline-start: 13px; width: 8px; height: 8px; border-radius: 50%; background: var(--_rowcast-accent); forced-color-adjust: none; }
 .link { display: block; width: 100%; color: inherit; text-align: start; text-decoration: none; overflow-wrap: anywhere; cursor: pointer; outline: none; }
 .link::after { content: ""; position: absolute; inset: 0; }
-::slotted([slot^=item-]), .link time { position: relative; z-index: 1; }
+::slotted([slot^=item-]), .link time { position: relative; z-index: 1; overflow-wrap: break-word; }
 .link:focus-visible::after { outline: 2px solid var(--_rowcast-accent); outline-offset: -3px; border-radius: 8px; }
 .head, .body { display: -webkit-box; -webkit-box-orient: vertical; -webkit-line-clamp: 3; overflow: hidden; text-align: -webkit-match-parent; text-align: match-parent; color: var(--_rowcast-muted); }
 .unread .head { color: var(--_rowcast-text); font-weight: 550; }
@@ -67,7 +67,7 @@ li:hover .actions, li:focus-within .actions { opacity: 1; }
 .state svg { width: 36px; height: 36px; margin-bottom: 4px; opacity: .55; stroke-width: 1.3; }
 .state b { color: var(--_rowcast-text); font-weight: 600; }
 .more { display: block; margin: 8px auto; }
-::slotted([slot=footer]) { display: block; padding: 10px 18px; border-top: 1px solid var(--_rowcast-border); }
+::slotted([slot=footer]) { display: block; flex: none; padding: 10px 18px; border-top: 1px solid var(--_rowcast-border); }
 .toasts { inset-block-end: 16px; inset-inline-end: 16px; width: min(360px, 100% - 32px); }
 .toasts:popover-open { display: grid; gap: 10px; }
 .toast { position: relative; display: flex; align-items: start; gap: 10px; padding: 13px 8px 13px 15px; border: 1px solid var(--_rowcast-border); border-radius: var(--_rowcast-radius); background: var(--_rowcast-surface); box-shadow: var(--_rowcast-shadow); animation: rise .2s ease-out; }
@@ -77,7 +77,7 @@ li:hover .actions, li:focus-within .actions { opacity: 1; }
 .toast .icon { z-index: 1; width: 26px; height: 26px; margin-block: -3px; }
 .sr { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); white-space: nowrap; }
 @keyframes rise { from { opacity: 0; translate: 0 6px; } }
-@media (any-pointer: coarse) { li { padding-inline-end: 84px; } .actions { opacity: 1; background: none; box-shadow: none; } }
+@media (any-pointer: coarse), (hover: none) { li { padding-inline-end: 84px; } .actions { opacity: 1; background: none; box-shadow: none; } }
 @media (max-width: 479px) {
   .panel:popover-open { inset: auto 0 0; width: 100%; max-height: 86dvh; min-height: 40dvh; border-width: 1px 0 0; border-radius: var(--_rowcast-radius) var(--_rowcast-radius) 0 0; }
   .panel::backdrop { background: rgb(0 0 0 / .35); }
