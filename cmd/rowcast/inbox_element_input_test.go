@@ -12,6 +12,9 @@ import (
 // value is the element. The options work only in Chromium. WebKitGTK has no mouse in a test, so a script clicks there.
 func (p page) clickOn(element string, options ...chromedp.MouseOption) {
 	p.t.Helper()
+	if p.tab != nil && len(options) > 0 {
+		p.t.Fatal("a click with options works only in Chromium")
+	}
 	if p.tab != nil && p.tab.driver.mouseless {
 		value[bool](p, element+`.click(), true`)
 		return

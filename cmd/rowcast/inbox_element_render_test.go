@@ -2,6 +2,7 @@ package main_test
 
 import (
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/chromedp/cdproto/accessibility"
@@ -142,11 +143,12 @@ func testElementDescriptions(_ *testing.T, s *inboxStage) {
 			continue
 		}
 		if name := string(node.Name.Value); name == `"Archive"` || name == `"Mark as read"` {
-			got = append(got, name+string(node.Description.Value))
+			text, _, _ := strings.Cut(string(node.Description.Value), " ") // without the age of the row
+			got = append(got, name+text)
 		}
 	}
 	slices.Sort(got)
-	if want := []string{`"Archive""one now"`, `"Archive""rendered now"`, `"Mark as read""one now"`, `"Mark as read""rendered now"`}; !slices.Equal(got, want) {
+	if want := []string{`"Archive""one`, `"Archive""rendered`, `"Mark as read""one`, `"Mark as read""rendered`}; !slices.Equal(got, want) {
 		p.t.Errorf("got the buttons %q, want %q", got, want)
 	}
 }
