@@ -46,6 +46,10 @@ func cannotListen(err error, flag string) error {
 // adminIdleConns is the maximum number of connections at AdminListen.
 const adminIdleConns = 24
 
+// idleTimeout is the time after which an idle connection is closed. Load balancers keep connections for up to 10 minutes
+// (Google Cloud). A request on a connection that was closed meanwhile would fail, and the load balancer would answer 502.
+const idleTimeout = 11 * time.Minute
+
 func (s *Server) newServer(ctx context.Context, address string, handler http.Handler, idle *idleConns) (*httpServer, error) {
 	var config net.ListenConfig
 	socket, err := config.Listen(ctx, "tcp", address)
@@ -56,7 +60,7 @@ func (s *Server) newServer(ctx context.Context, address string, handler http.Han
 		Handler:           handler,
 		ReadHeaderTimeout: 10 * time.Second,
 		ReadTimeout:       15 * time.Second, // for the header and the body; the hub removes this limit from streams
-		IdleTimeout:       2 * time.Minute,
+		IdleTimeout:       idleTimeout,
 		// WriteTimeout is not set: limitTime limits the time of an answer.
 
 		// net/http adds 4 KiB to this limit, so the header of a request may have 16 KiB. A cursor with 1,000

@@ -40,6 +40,21 @@ func (f *failingSocket) Accept() (net.Conn, error) {
 
 func (f *failingSocket) Close() error { return nil }
 
+// The server keeps an idle connection longer than load balancers do. Otherwise they would answer 502 for a request that
+// they send while the server closes the connection.
+func TestIdleConnectionsOutliveThoseOfLoadBalancers(t *testing.T) {
+	t.Parallel()
+	s := &Server{Logger: slog.New(slog.DiscardHandler), idle: newIdleConns(1)}
+	server, err := s.newServer(t.Context(), "127.0.0.1:0", http.NotFoundHandler(), s.idle)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.socket.Close()
+	if got := server.http.IdleTimeout; got <= 10*time.Minute {
+		t.Errorf("an idle connection is closed after %v, want more than 10 minutes", got)
+	}
+}
+
 // A failure to accept a connection, for example because no file descriptor is free, is logged and counted.
 func TestAcceptFailure(t *testing.T) {
 	t.Parallel()
