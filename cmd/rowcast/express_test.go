@@ -28,7 +28,7 @@ func startExpress(t *testing.T, milliseconds string) string {
 		}
 		app = strings.Replace(app, was, is, 1)
 	}
-	file := filepath.Join(t.TempDir(), "app.js")
+	file := filepath.Join(t.TempDir(), "app.cjs") // with .js, a package.json above the directory could change its meaning
 	if err := os.WriteFile(file, []byte(app), 0o600); err != nil {
 		t.Fatal(err)
 	}
