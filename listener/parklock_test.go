@@ -2,9 +2,9 @@ package listener_test
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"maps"
+	"math"
 	"net"
 	"os"
 	"path/filepath"
@@ -160,18 +160,23 @@ func stall(t *testing.T, conn net.Conn, stalled *atomic.Bool) net.Conn {
 }
 
 // If the hub's second connection, which holds the park lock, no longer answers, the hub notices that and connects
-// again. That holds whether or not the server has ended its side of the connection.
+// again. That holds whether or not the server has ended its side of the connection, and also while rows come so often
+// that the hub never sleeps for long.
 func TestNoticesAStalledParkLock(t *testing.T) {
 	t.Parallel()
-	for _, ended := range []bool{false, true} {
-		t.Run(fmt.Sprintf("ended=%t", ended), func(t *testing.T) {
+	for name, c := range map[string]struct{ ended, rows bool }{
+		"open":      {},
+		"ended":     {ended: true},
+		"with rows": {rows: true},
+	} {
+		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			dsn := dbtest.Database(t)
 			conn := connect(t, dsn)
 			var stalled atomic.Bool
 			var once sync.Once
 			hub := listen(t, dsn, func(l *listener.Listener) {
-				l.Look = 100 * time.Millisecond
+				l.Look, l.Busy = 100*time.Millisecond, math.Inf(1) // a hub that polls would release the lock, and notice that
 				l.Config.AfterNetConnect = func(_ context.Context, config *pgconn.Config, conn net.Conn) (net.Conn, error) {
 					if config.RuntimeParams["application_name"] == "rowcast park lock" {
 						once.Do(func() { conn = stall(t, conn, &stalled) }) // only the first connection
@@ -183,11 +188,16 @@ func TestNoticesAStalledParkLock(t *testing.T) {
 			sessions := hub.Stats.Sessions.Load()
 			stalled.Store(true)
 			began := time.Now()
-			if ended {
+			if c.ended {
 				exec(t, conn, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
 					WHERE datname = current_database() AND application_name = 'rowcast park lock'`)
 			}
-			hub.until(t, func() bool { return hub.Stats.Sessions.Load() > sessions })
+			hub.until(t, func() bool {
+				if c.rows {
+					insert(t, conn, "0")
+				}
+				return hub.Stats.Sessions.Load() > sessions
+			})
 			t.Logf("noticed after %v", time.Since(began))
 			insert(t, conn, "1")
 			hub.rows(t, 1)

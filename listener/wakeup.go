@@ -59,7 +59,7 @@ const (
 	inQueue                     // the hub waits in the queue for the park lock, and polls slowly
 	queueEnded                  // the wait in the queue has ended without the park lock
 	woken                       // a notification came, or CatchUp was called, while the hub slept
-	safetyPoll                  // the hub slept or was about to sleep, and its last state of the server is as old as Look, or nearly
+	safetyPoll                  // the hub slept or was about to sleep, and its last state of the server is about as old as Look
 )
 
 // fetched describes a fetch for the phase that follows it.
@@ -250,6 +250,7 @@ func (w *wakeup) taken(err error) (reason, phase, error) {
 		return 0, nil, err
 	}
 	w.Stats.ParkLocks.Add(1)
+	w.proved = time.Now()
 	w.link.released = false
 	return lockTaken, w.hold, nil
 }
@@ -293,11 +294,8 @@ func (w *wakeup) hold(ctx context.Context, last fetched) (reason, phase, error) 
 		}
 		return w.pollAfter(ctx, last)
 	}
-	why, err := safetyPoll, error(nil)
-	if !w.isStateOld() {
-		why, err = w.sleep(ctx, func() (bool, error) { return false, w.lock.lost() })
-	}
-	if err == nil && why == safetyPoll && time.Since(w.proved) >= proofGap*w.Look {
+	why, err := w.sleep(ctx, func() (bool, error) { return false, w.lock.lost() })
+	if err == nil && w.isProofDue(why) {
 		err = w.lock.prove(ctx)
 		w.proved = time.Now()
 	}
@@ -307,6 +305,13 @@ func (w *wakeup) hold(ctx context.Context, last fetched) (reason, phase, error) 
 // proofGap is the time between two checks that the session which holds the park lock is alive, in intervals of Look. The
 // checks also keep a proxy from closing an idle connection. They are rare, because a check costs more than a fetch.
 const proofGap = 15
+
+// isProofDue reports whether to check the session that holds the park lock. The check does not delay a row, unless rows
+// come so often that there is no safety poll.
+func (w *wakeup) isProofDue(why reason) bool {
+	age := time.Since(w.proved)
+	return age >= 2*proofGap*w.Look || age >= proofGap*w.Look && why == safetyPoll
+}
 
 var errNotHeld = fmt.Errorf("%w: the server reports that this hub does not hold it", errParkLock)
 
@@ -324,9 +329,6 @@ func (w *wakeup) rely(ctx context.Context, last fetched) (reason, phase, error) 
 	if w.isBusy() {
 		return w.pollAfter(ctx, last)
 	}
-	if w.isStateOld() {
-		return safetyPoll, w.rely, nil
-	}
 	why, err := w.sleep(ctx, func() (bool, error) { return w.link.released, nil })
 	if err != nil || why == lockLost {
 		return lockLost, w.awake, err
@@ -334,9 +336,12 @@ func (w *wakeup) rely(ctx context.Context, last fetched) (reason, phase, error) 
 	return why, w.rely, nil
 }
 
-// sleep waits until the hub is woken, until a safety poll is due, or until lost reports that the hub would no longer be
-// notified.
+// sleep returns at once for a safety poll if the state is old. Otherwise it waits until the hub is woken, until a safety
+// poll is due, or until lost reports that the hub would no longer be notified.
 func (w *wakeup) sleep(ctx context.Context, lost func() (bool, error)) (reason, error) {
+	if w.isStateOld() {
+		return safetyPoll, nil
+	}
 	due := w.inquired.Add(w.Look)
 	for {
 		if err := w.link.wait(ctx, due); err != nil {

@@ -191,11 +191,13 @@ func (m Migrator) locked(ctx context.Context, conn *pgx.Conn, change func(pgx.Tx
 	}
 }
 
+// EndPrepared is advice about a prepared transaction that holds a lock. Such a transaction has no process.
+const EndPrepared = "find it in pg_prepared_xacts, and end it with COMMIT PREPARED or ROLLBACK PREPARED"
+
 // holderOf returns a sentence about the session or the prepared transaction that holds the lock. It contains (hidden) for
-// values that the role may not see. A prepared transaction has no process.
+// values that the role may not see.
 func holderOf(ctx context.Context, db querier) string {
-	const find = `SELECT CASE WHEN pid IS NULL THEN 'a prepared transaction holds the lock of migrations; '
-			'find it in pg_prepared_xacts, and end it with COMMIT PREPARED or ROLLBACK PREPARED'
+	const find = `SELECT CASE WHEN pid IS NULL THEN 'a prepared transaction holds the lock of migrations; ` + EndPrepared + `'
 			ELSE format('process %s of the role %s, application "%s", connected since %s, holds the lock of migrations; '
 			'if it is not a migration, run SELECT pg_terminate_backend(%s)', pid, coalesce(usename, '(hidden)'),
 			coalesce(application_name, '(hidden)'), coalesce(backend_start::text, '(hidden)'), pid) END

@@ -23,8 +23,8 @@ func (demoCmd) Help() string {
 		`With a database URL, the demo installs the schema rowcast in that database, and a watched table in the schema rowcast_demo. The schemas and their rows stay there.`
 }
 
-// Validate refuses an address that is malformed or not a loopback address, because the demo does not authenticate requests. It also
-// refuses --fresh with a database URL.
+// Validate refuses a malformed address, and --fresh with a database URL. It also refuses an address that is not a
+// loopback address, because the demo does not authenticate requests.
 func (c *demoCmd) Validate() error {
 	if !isAddress(c.Listen) {
 		return fmt.Errorf("--listen: %q is not HOST:PORT, such as 127.0.0.1:8080", c.Listen)

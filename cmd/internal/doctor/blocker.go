@@ -8,14 +8,12 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"rowcast/cmd/internal/terminal"
+	"rowcast/sql"
 )
 
 // blockedAfter is the time after which watch looks for a session that blocks a check. It is half of the time that a
 // check may take.
 const blockedAfter = 5 * time.Second
-
-// endPrepared is the advice about a prepared transaction, which has no process.
-const endPrepared = "find it in pg_prepared_xacts, and end it with COMMIT PREPARED or ROLLBACK PREPARED"
 
 // watch looks for a session that blocks a check. It begins when the check has taken blockedAfter, and uses another
 // connection. The channel receives one finding, at the latest when ctx ends. The finding has no text if no blocking
@@ -56,7 +54,7 @@ func blockerOf(ctx context.Context, config *pgx.ConnConfig, pid uint32) finding 
 		return finding{}
 	}
 	if blocker == 0 { // a prepared transaction
-		return finding{failure, "no answer within 10 s: a prepared transaction blocks the check", endPrepared}
+		return finding{failure, "no answer within 10 s: a prepared transaction blocks the check", sql.EndPrepared}
 	}
 	return finding{
 		failure, terminal.Printable(fmt.Sprintf("no answer within 10 s: process %d of the role %s (application %q, %s) blocks the check", blocker, role, application, state)),

@@ -260,7 +260,7 @@ func (e *Examination) parkLock(ctx context.Context) (finding, error) {
 		}, nil
 	case prepared > 0:
 		return finding{
-			warning, "a prepared transaction holds the park lock, so every INSERT sends a NOTIFY, and the hubs poll", endPrepared,
+			warning, "a prepared transaction holds the park lock, so every INSERT sends a NOTIFY, and the hubs poll", sql.EndPrepared,
 		}, nil
 	case shared > 0:
 		return ok("no hub is idle in LISTEN; open transactions that inserted without a notification: %d", shared), nil

@@ -50,10 +50,10 @@ func (s *Server) metrics() http.Handler {
 type metricsHandler struct {
 	gather prometheus.GathererFunc
 
-	gathering sync.Mutex // held while the metrics are gathered; taken before mu
-	mu        sync.Mutex
-	next      *metricsText // the result for which requests wait; nil if none waits
-	from      time.Time    // when the metrics may be gathered again
+	mu      sync.Mutex
+	next    *metricsText // the result for which requests wait; nil if none waits
+	from    time.Time    // when the metrics may be gathered again
+	running bool         // a gathering is scheduled or runs
 }
 
 const metricsInterval = 100 * time.Millisecond
@@ -86,19 +86,36 @@ func (h *metricsHandler) await() *metricsText {
 	defer h.mu.Unlock()
 	if h.next == nil {
 		h.next = &metricsText{done: make(chan struct{})}
-		time.AfterFunc(time.Until(h.from), h.write)
+		h.schedule()
 	}
 	return h.next
 }
 
+// schedule schedules a gathering, unless one is scheduled or runs. The caller holds mu.
+func (h *metricsHandler) schedule() {
+	if !h.running {
+		h.running = true
+		time.AfterFunc(time.Until(h.from), h.write)
+	}
+}
+
+// finish schedules another gathering if requests have come during the last one.
+func (h *metricsHandler) finish() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.running = false
+	if h.next != nil {
+		h.schedule()
+	}
+}
+
 // write gathers the metrics for the requests that wait.
 func (h *metricsHandler) write() {
-	h.gathering.Lock()
-	defer h.gathering.Unlock()
 	h.mu.Lock()
 	result := h.next
 	h.next, h.from = nil, time.Now().Add(metricsInterval)
 	h.mu.Unlock()
+	defer h.finish()
 	defer close(result.done)
 	families, err := h.gather()
 	var text bytes.Buffer

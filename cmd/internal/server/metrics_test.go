@@ -48,6 +48,34 @@ func TestMetricsAreGatheredSeldom(t *testing.T) {
 	})
 }
 
+// If gathering takes longer than metricsInterval, the next one waits for its end.
+func TestMetricsAreGatheredOneAtATime(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var running, most int
+		registry := prometheus.NewRegistry()
+		registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "running", Help: "Help."}, func() float64 {
+			running++
+			most = max(most, running)
+			time.Sleep(10 * metricsInterval) // the clock of the bubble
+			running--
+			return 0
+		}))
+		h := &metricsHandler{gather: registry.Gather}
+		var clients sync.WaitGroup
+		for i := range 5 {
+			clients.Go(func() {
+				time.Sleep(time.Duration(i) * 2 * metricsInterval)
+				h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/metrics", nil))
+			})
+		}
+		clients.Wait()
+		if most != 1 {
+			t.Errorf("%d gatherings ran at the same time, want 1", most)
+		}
+	})
+}
+
 // If a metric cannot be gathered, the answer is an error.
 func TestMetricsError(t *testing.T) {
 	t.Parallel()
