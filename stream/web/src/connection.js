@@ -15,6 +15,7 @@ const POLLING_ON = 300 * SECOND; // how long it polls after this stream was with
 const MISTAKE = 10 * SECOND; // the shortest wait after an answer that will probably be the same the next time
 const BACKOFF = 30 * SECOND; // the longest random wait
 const LONGEST_WAIT = 600 * SECOND; // the longest wait, even if the server asks for more
+const LONG_CURSOR = 1_000; // a longer cursor may be the reason why a server or a proxy refuses a request as too long
 const TOKENS = 20; // the limit of calls of the token callback within LONGEST_WAIT
 
 /** Returns a time in milliseconds. Unlike Date.now(), it does not change if the clock of the computer is set. */
@@ -43,6 +44,7 @@ export class Connection {
   #token;
   #forgotten = 0; // the number of calls of forget
   #asked = []; // the times of the last calls of the token callback
+  #refused; // a cursor that was too long for a server or a proxy
 
   /** @param {URL} url @param {Options} options */
   constructor(url, options) {
@@ -145,10 +147,11 @@ export class Connection {
     const headers = /** @type {Record<string, string>} */ ({ Accept: "text/event-stream" });
     if (this.#token) headers.Authorization = `Bearer ${this.#token}`;
     // The header Last-Event-ID causes a preflight request to another origin. A token causes one anyway.
-    const simple = !this.#token && globalThis.location && location.origin !== url.origin;
-    // fetch refuses a header with other characters than these, but the hub answers a malformed cursor with a reset.
-    if (this.cursor && (simple || /[^ -~]/.test(this.cursor))) url.searchParams.set("last_event_id", this.cursor);
-    else if (this.cursor) headers["Last-Event-ID"] = this.cursor;
+    const simple = !this.#token && globalThis.origin && origin !== url.origin; // "null" in a sandboxed frame
+    const cursor = this.cursor === this.#refused ? "refused" : this.cursor; // the hub answers a malformed cursor with a reset
+    // fetch refuses a header with other characters than these.
+    if (cursor && (simple || /[^ -~]/.test(cursor))) url.searchParams.set("last_event_id", cursor);
+    else if (cursor) headers["Last-Event-ID"] = cursor;
     return [url, { headers, signal, cache: "no-store", credentials: this.options.withCredentials ? "include" : "same-origin" }];
   }
 
@@ -159,7 +162,10 @@ export class Connection {
     else if (status === 401) this.#stop({ state: "signed-out", status });
     else if (status === 403) this.#stop({ state: "forbidden", status });
     else if (status === 204) this.#stop({ state: "closed", status });
-    else if (status !== 200) {
+    else if ([400, 414, 431].includes(status) && this.cursor.length > LONG_CURSOR && this.cursor !== this.#refused) {
+      this.#refused = this.cursor;
+      this.#attempt("open");
+    } else if (status !== 200) {
       const after = headers.get("Retry-After");
       const wait = +after * SECOND || Date.parse(after) - (Date.parse(headers.get("Date")) || Date.now()) || 0;
       this.#fail({ reason: "status", status }, Math.max(wait, status >= 500 || [408, 425, 429].includes(status) ? 0 : MISTAKE));

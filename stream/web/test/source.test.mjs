@@ -266,14 +266,15 @@ test("a slow listener delays nothing, and a read is always outstanding", async (
 test("the cursor is sent without a preflight where possible", async (t) => {
   for (const [name, page, options, header] of [
     ["in Node", undefined, {}, true],
-    ["to the page's origin", "http://hub.example/page", {}, true],
-    ["to another origin", "http://app.example/page", {}, false],
-    ["to another origin with a token", "http://app.example/page", { token: () => "secret" }, true],
+    ["to the page's origin", "http://hub.example", {}, true],
+    ["to another origin", "http://app.example", {}, false],
+    ["to another origin with a token", "http://app.example", { token: () => "secret" }, true],
+    ["from a sandboxed frame", "null", {}, false],
   ]) {
     await t.test(name, async (t) => {
       const hub = new Hub(t);
-      if (page) globalThis.location = new URL(page);
-      t.after(() => delete globalThis.location);
+      if (page) globalThis.origin = page;
+      t.after(() => delete globalThis.origin);
       hub.open({ lastEventId: "5-c", ...options }, "http://hub.example/events?topic=a");
       const { headers, url, init } = await hub.request(1);
       assert.deepEqual([headers["Last-Event-ID"], url.search], header ? ["5-c", "?topic=a"] : [undefined, "?topic=a&last_event_id=5-c"]);
@@ -288,6 +289,38 @@ test("a cursor that a header cannot have is sent in the URL", async (t) => {
   hub.open({ lastEventId: "\u0141\n" });
   const { headers, url } = await hub.request(1);
   assert.deepEqual([headers["Last-Event-ID"], url.searchParams.get("last_event_id")], [undefined, "\u0141\n"]);
+});
+
+test("a cursor that is too long for a server or a proxy is replaced, and the stream begins with a reset", async (t) => {
+  const long = `1-${"A".repeat(1_000)}`;
+  for (const status of [400, 414, 431]) {
+    await t.test(`status ${status}`, async (t) => {
+      const hub = new Hub(t);
+      const source = hub.open({ lastEventId: long, user: "alice" });
+      const resets = [];
+      source.onreset = ({ data }) => resets.push(data.reason);
+      assert.equal((await hub.request(1)).cursor, long);
+      hub.requests[0].answer(status);
+      assert.equal((await hub.request(2)).cursor, "refused");
+      hub.requests[1].answer(status); // the cursor was not the reason
+      assert.ok((await hub.wait()) >= 10);
+      assert.equal(source.lastEventId, long);
+      const request = (await hub.request(3)).greet("2-c").send('event: rowcast.reset\ndata: {"reason":"malformed"}\nid: 2-c\n\n').row(3);
+      await settle();
+      assert.equal(request.cursor, "refused");
+      assert.deepEqual([resets, source.heard, source.lastEventId], [["malformed"], [["message", 3]], "3-c"]);
+      request.end();
+      await hub.wait();
+      assert.equal((await hub.request(4)).cursor, "3-c");
+    });
+  }
+  await t.test("a short cursor is kept", async (t) => {
+    const hub = new Hub(t);
+    hub.open({ lastEventId: "1-c" });
+    (await hub.request(1)).answer(400);
+    assert.ok((await hub.wait()) >= 10);
+    assert.equal((await hub.request(2)).cursor, "1-c");
+  });
 });
 
 test("a URL is relative to the page or the worker", async (t) => {
