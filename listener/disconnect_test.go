@@ -99,13 +99,13 @@ func TestDisconnectIsNotEchoed(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(replayer.Close)
-	for _, recipient := range []string{"alice", "team:7 and its guests"} {
+	for _, recipient := range []string{"alice", "team:7 and its guests", `"bob"`, `"\u00e9`} {
 		if err := replayer.Disconnect(limited(t), recipient); err != nil {
 			t.Fatal(err)
 		}
 	}
 	exec(t, connect(t, dsn), "SELECT pg_notify('rowcast.disconnected', 'alice'), pg_notify('rowcast.disconnect', 'bob')")
-	for i, want := range [][]string{{"bob"}, {"alice", "team:7 and its guests", "bob"}} {
+	for i, want := range [][]string{{"bob"}, {"alice", "team:7 and its guests", `"bob"`, `"\u00e9`, "bob"}} {
 		for _, want := range want {
 			select {
 			case got := <-heard[i]:

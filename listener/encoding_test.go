@@ -76,6 +76,34 @@ func TestReplayForARecipientThatTheDatabaseCannotStore(t *testing.T) {
 	}
 }
 
+// A request to disconnect a user or topic reaches the other listeners, even if the name has no form in the encoding of the
+// database.
+func TestDisconnectARecipientThatTheDatabaseCannotStore(t *testing.T) {
+	t.Parallel()
+	dsn := odd(t, "LATIN1")
+	heard := make(chan string, 10)
+	hub := listen(t, dsn, func(l *listener.Listener) { l.Disconnect = func(recipient string) { heard <- recipient } })
+	hub.waitForLock(t, 1)
+	replayer, err := newListener(t, dsn).NewReplayer(t.Context(), 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(replayer.Close)
+	for _, want := range []string{"日本 €", "ünï", `"😀`} {
+		if err := replayer.Disconnect(limited(t), want); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case got := <-heard:
+			if got != want {
+				t.Errorf("received %q, want %q", got, want)
+			}
+		case <-time.After(patience):
+			t.Fatalf("waited %v for %q", patience, want)
+		}
+	}
+}
+
 // odd creates a database in an encoding, with the schema, and returns a connection string. It drops the constraints for
 // the size of data, and the constraint that refuses text without a UTF-8 form.
 func odd(t testing.TB, encoding string) string {

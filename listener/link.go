@@ -174,7 +174,7 @@ func (k *link) receive(_ *pgconn.PgConn, n *pgconn.Notification) {
 	case disconnectChannel:
 		k.receiveDisconnect(n.Channel, n.Payload)
 	case disconnectedChannel:
-		if by, recipient, _ := strings.Cut(n.Payload, " "); by != k.name {
+		if by, recipient := parseDisconnected(n.Payload); by != k.name {
 			k.receiveDisconnect(n.Channel, strings.Clone(recipient)) // without Clone, recipient would keep the whole payload in memory
 		}
 	}

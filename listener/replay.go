@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 	"unicode"
@@ -73,12 +74,37 @@ const (
 func (r *Replayer) Disconnect(ctx context.Context, recipient string) error {
 	ctx, cancel := context.WithTimeout(ctx, r.timeout)
 	defer cancel()
-	// The names are qualified, because behind a pooler the connection does not have the listener's settings.
-	const notify = "SELECT pg_catalog.pg_notify($1::pg_catalog.text, $2::pg_catalog.text)"
-	if _, err := r.notifying.Exec(ctx, notify, disconnectedChannel, r.listener.name+" "+recipient); err != nil {
+	err := r.notify(ctx, recipient, strings.HasPrefix(recipient, `"`))
+	if isUntranslatable(err) {
+		err = r.notify(ctx, recipient, true)
+	}
+	if err != nil {
 		return fmt.Errorf("notify %s: %w", disconnectedChannel, err)
 	}
 	return nil
+}
+
+// notify sends the name of the listener and a recipient. If quoted is set, the recipient is a Go string literal in ASCII,
+// which has a form in every encoding of a database.
+func (r *Replayer) notify(ctx context.Context, recipient string, quoted bool) error {
+	if quoted {
+		recipient = strconv.QuoteToASCII(recipient)
+	}
+	// The names are qualified, because behind a pooler the connection does not have the listener's settings.
+	const notify = "SELECT pg_catalog.pg_notify($1::pg_catalog.text, $2::pg_catalog.text)"
+	_, err := r.notifying.Exec(ctx, notify, disconnectedChannel, r.listener.name+" "+recipient)
+	return err
+}
+
+// parseDisconnected returns the name of the listener and the recipient in a payload that notify has sent.
+func parseDisconnected(payload string) (by, recipient string) {
+	by, recipient, _ = strings.Cut(payload, " ")
+	if strings.HasPrefix(recipient, `"`) {
+		if plain, err := strconv.Unquote(recipient); err == nil {
+			recipient = plain
+		}
+	}
+	return by, recipient
 }
 
 // newPool returns a pool of connections for a purpose. begin is called for each new connection after the settings were
