@@ -198,11 +198,19 @@ func (f *authFlags) byCredential(ctx context.Context, s *server.Server) (auth.Au
 		return nil, err
 	}
 	tokens := &auth.Tokens{
-		Keys: keys, Issuer: f.JWTIssuer, Audience: f.JWTAudience, WithoutExpiry: f.JWTWithoutExp, Leeway: f.JWTLeeway,
+		Keys: keys, Issuer: f.JWTIssuer, Audience: trimmed(f.JWTAudience), WithoutExpiry: f.JWTWithoutExp, Leeway: f.JWTLeeway,
 		GroupsClaim: string(f.JWTGroupsClaim), TopicsClaim: string(f.JWTTopicsClaim), Mark: f.GroupMark,
 		Cookie: f.JWTCookie, Origins: s.Origins,
 	}
 	return tokens.Authenticate, nil
+}
+
+// trimmed returns texts without the spaces around them. The list in a variable may have spaces after its commas.
+func trimmed(texts []string) (all []string) {
+	for _, text := range texts {
+		all = append(all, strings.TrimSpace(text))
+	}
+	return all
 }
 
 func isCookieName(name string) bool { return (&http.Cookie{Name: name, Value: "x"}).Valid() == nil }
@@ -260,6 +268,9 @@ func readSecrets(values, files []string) (secrets [][]byte, err error) {
 		text, err := os.ReadFile(path)
 		if err != nil {
 			return nil, fmt.Errorf("--jwt-secret-file: %w", err)
+		}
+		if bytes.HasPrefix(text, []byte("\ufeff")) {
+			return nil, fmt.Errorf("--jwt-secret-file: %s begins with a byte order mark, which would be a part of the secret: save the file without it", path)
 		}
 		secrets = append(secrets, bytes.TrimRight(text, "\r\n"))
 	}

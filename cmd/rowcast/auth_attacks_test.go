@@ -245,6 +245,7 @@ func TestWeakKeysAreRefused(t *testing.T) {
 		"it has 31 bytes and needs at least 32": {"--jwt-secret", secret[:31]},
 		"it has 5 bytes":                        {"--jwt-secret-file", fileOf(t, []byte("short\r\n"))},
 		"no such file":                          {"--jwt-secret-file", "/nowhere"},
+		"begins with a byte order mark":         {"--jwt-secret-file", fileOf(t, []byte("\ufeff"+otherSecret))},
 		"no public key in PEM":                  {"--jwt-key", fileOf(t, []byte("ssh-rsa AAAA"))},
 		"only 1 of 3 PEM blocks can be read":    {"--jwt-key", fileOf(t, bytes.TrimSpace(pemOf(t, k.ed.Public())), pemOf(t, k.ec.Public()), pemOf(t, k.rsa.Public()))},
 		"this is a private key, which only the app that signs tokens may have": {"--jwt-key", fileOf(t, pemOf(t, k.rsa))},

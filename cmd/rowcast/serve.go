@@ -113,6 +113,7 @@ func (c *serveCmd) run(ctx context.Context, logger *slog.Logger, isProcess bool)
 		return usage(err)
 	}
 	if isProcess {
+		signal.Ignore(syscall.SIGPIPE) // so that the hub goes on if the program that reads its log ends
 		s.LowerMemoryLimit()
 	}
 	err = s.Run(ctx)

@@ -146,7 +146,7 @@ func TestServeIsConfiguredByTheEnvironment(t *testing.T) {
 		"ROWCAST_INSECURE_UID": "anywhere",
 		"ROWCAST_LISTEN":       "0.0.0.0:0",
 		"ROWCAST_ADMIN_LISTEN": "127.0.0.1:0",
-		"ROWCAST_CORS_ORIGIN":  "https://a.example,https://b.example",
+		"ROWCAST_CORS_ORIGIN":  "https://a.example, https://b.example",
 		"ROWCAST_HEARTBEAT":    "1h",
 		"ROWCAST_LOG_FORMAT":   "json",
 		"ROWCAST_POLL":         "",

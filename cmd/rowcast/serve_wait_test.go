@@ -1,7 +1,9 @@
 package main_test
 
 import (
+	"bufio"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -16,6 +18,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -338,6 +341,36 @@ func TestHangupEndsNothing(t *testing.T) {
 	}
 	if err := p.wait(t); err != nil {
 		t.Errorf("after an interrupt, the hub ended with %v, want exit code 0: %s", err, p.err)
+	}
+}
+
+// A hub goes on if the program that reads its log ends.
+func TestTheReaderOfTheLogEnds(t *testing.T) {
+	t.Parallel()
+	log, stderr, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	hub := command(t, t.TempDir(), "serve", "--insecure-uid", "--listen=127.0.0.1:0", "--database-url", dbtest.Database(t))
+	hub.Stderr = stderr
+	if err := errors.Join(hub.Start(), stderr.Close(), log.SetReadDeadline(time.Now().Add(waitLimit))); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = hub.Process.Kill() })
+	lines := bufio.NewScanner(log)
+	for !strings.Contains(lines.Text(), "msg=listening") {
+		if !lines.Scan() {
+			t.Fatalf("the log has ended without the line \"listening\": %v", lines.Err())
+		}
+	}
+	if err := errors.Join(log.Close(), hub.Process.Signal(os.Interrupt)); err != nil {
+		t.Fatal(err)
+	}
+	// The hub logs that it has stopped. If it did not ignore SIGPIPE, this would end it.
+	ended := make(chan error, 1)
+	go func() { ended <- hub.Wait() }()
+	if err, _ := receive(t, ended, "the end of the hub"); err != nil {
+		t.Errorf("the hub ended with %v, want exit code 0", err)
 	}
 }
 

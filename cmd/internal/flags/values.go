@@ -195,9 +195,9 @@ func hasPort(u *url.URL) bool {
 type Origin string
 
 // UnmarshalText accepts origins with the scheme http or https, spelled as browsers send them. It refuses "null", which
-// any sandboxed page can send.
+// any sandboxed page can send. Like the other values that a variable may list, an origin may have spaces around it.
 func (o *Origin) UnmarshalText(text []byte) error {
-	name := string(text)
+	name := strings.TrimSpace(string(text))
 	u, err := url.Parse(name)
 	switch {
 	case strings.Contains(name, "*"):
@@ -205,7 +205,7 @@ func (o *Origin) UnmarshalText(text []byte) error {
 	case strings.EqualFold(name, "null"):
 		return errors.New(`"null" is refused: any page can have this origin`)
 	case err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || !hasPort(u):
-		return errors.New("an origin is a scheme and a host, such as https://app.example.com, and the port if it is not the default")
+		return fmt.Errorf("%q is not an origin: a scheme and a host, such as https://app.example.com, and the port if it is not the default", name)
 	case strings.ContainsFunc(u.Hostname(), func(r rune) bool { return r > unicode.MaxASCII }):
 		return fmt.Errorf("%q: browsers send this name in ASCII; write it as they do (xn--…)", u.Hostname())
 	case strings.Trim(strings.ToLower(u.Hostname()), asciiHost) != "":
@@ -238,13 +238,14 @@ type HeaderName string
 // UnmarshalText refuses "*", which stands for all headers only in requests without the user's cookies. It also refuses
 // names with unusual characters, which the CORS middleware cannot read.
 func (h *HeaderName) UnmarshalText(text []byte) error {
-	*h = HeaderName(text)
+	name := strings.TrimSpace(string(text))
 	switch {
-	case *h == "*":
+	case name == "*":
 		return errors.New(`"*" is refused: name each header that the pages send`)
-	case !plainHeader.MatchString(string(text)):
-		return fmt.Errorf("%q is not the name of a header, such as traceparent or X-Requested-With", text)
+	case !plainHeader.MatchString(name):
+		return fmt.Errorf("%q is not the name of a header, such as traceparent or X-Requested-With", name)
 	}
+	*h = HeaderName(name)
 	return nil
 }
 

@@ -14,19 +14,20 @@ type Network netip.Prefix
 // UnmarshalText reads the value of a flag. It refuses a network that contains all addresses, and an IPv4 network in
 // IPv6 notation.
 func (n *Network) UnmarshalText(text []byte) error {
-	prefix, err := netip.ParsePrefix(string(text))
+	name := strings.TrimSpace(string(text)) // a variable may list several networks
+	prefix, err := netip.ParsePrefix(name)
 	if err != nil {
-		address, err := netip.ParseAddr(string(text))
+		address, err := netip.ParseAddr(name)
 		if err != nil || address.Zone() != "" {
-			return fmt.Errorf("%q is neither a network, such as 10.0.0.0/8 or fd00::/8, nor an address", text)
+			return fmt.Errorf("%q is neither a network, such as 10.0.0.0/8 or fd00::/8, nor an address", name)
 		}
 		prefix = netip.PrefixFrom(address, address.BitLen())
 	}
 	if prefix.Addr().Is4In6() {
-		return fmt.Errorf("%q is an IPv4 network in IPv6 notation: write it as an IPv4 network", text)
+		return fmt.Errorf("%q is an IPv4 network in IPv6 notation: write it as an IPv4 network", name)
 	}
 	if prefix.Bits() == 0 {
-		return fmt.Errorf("%q contains all addresses: every client could then claim any address", text)
+		return fmt.Errorf("%q contains all addresses: every client could then claim any address", name)
 	}
 	*n = Network(prefix.Masked())
 	return nil
