@@ -57,6 +57,7 @@ func testInboxElement(t *testing.T, b browser) {
 			"a toast is under the pointer":       testElementToastPointer,
 			"one element announces a row":        testElementAnnouncement,
 			"the page is printed":                testElementPrint,
+			"an update is cheap":                 testElementAges,
 		})
 		t.Run("a touch screen", testElementTouch)
 		t.Run("a hub of another origin", func(t *testing.T) { testElementOrigin(t, b) })

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { textsOf } from "../src/inbox/element/content.js";
-import { age } from "../src/inbox/element/time.js";
+import { agesAt } from "../src/inbox/element/time.js";
 import { languageOf } from "../src/inbox/element/texts.js";
 import { once } from "../src/inbox/element/toasts.js";
 
@@ -12,7 +12,7 @@ test("days are calendar days in the time zone of the page", () => {
     "2026-11-01T23:30:00": [["2026-11-01T00:05:00", "today"]], // this day has 25 hours
     "2026-03-10T00:30:00": [["2026-03-08T00:30:00", "2 days ago"]], // March 8 has 23 hours
   };
-  for (const [now, times] of Object.entries(ages)) for (const [time, want] of times) assert.equal(age(new Date(time), +new Date(now), "en"), want, `${time} at ${now}`);
+  for (const [now, times] of Object.entries(ages)) for (const [time, want] of times) assert.equal(agesAt(+new Date(now), "en")(new Date(time)), want, `${time} at ${now}`);
 });
 
 test("a text of white space is not shown", () => {

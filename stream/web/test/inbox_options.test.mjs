@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { RowcastInbox } from "../rowcast-inbox-store.js";
-import { age } from "../src/inbox/element/time.js";
+import { agesAt } from "../src/inbox/element/time.js";
 import { languageOf, STRINGS, translate } from "../src/inbox/element/texts.js";
 import { once } from "../src/inbox/element/toasts.js";
 import { settle } from "./hub.mjs";
@@ -26,9 +26,9 @@ test("wrong options are errors that say what to do", () => {
 test("an age is never negative", () => {
   const now = Date.UTC(2027, 0, 10);
   for (const [seconds, want] of [[-7_200, "now"], [0, "now"], [44, "now"], [50, "1 minute ago"], [3_599, "60 minutes ago"], [3_600, "1 hour ago"], [86_400, "yesterday"]]) {
-    assert.equal(age(new Date(now - seconds * 1_000), now, "en"), want);
+    assert.equal(agesAt(now, "en")(new Date(now - seconds * 1_000)), want);
   }
-  assert.equal(age(new Date(NaN), now, "en"), "");
+  assert.equal(agesAt(now, "en")(new Date(NaN)), "");
 });
 
 test("texts and times have one language, and a value that is not a text is ignored", () => {

@@ -126,6 +126,7 @@ export class RowcastInboxElement extends Base {
     globalThis.addEventListener("resize", () => this.open && this.#place(), { signal });
     for (const target of [this, document]) target.addEventListener("keydown", (event) => this.#escape(event), { signal });
     this.#rebuild();
+    this.#timers.tick = setInterval(() => this.open && this.#parts.list.tick(), 10 * SECOND);
     const languages = new MutationObserver(() => this.#lang !== this.#parts.lang && this.#rebuild());
     languages.observe(document, { subtree: true, attributeFilter: ["lang"] });
     signal.addEventListener("abort", () => languages.disconnect());
@@ -231,9 +232,7 @@ export class RowcastInboxElement extends Base {
     this.#isOpen = false;
     this.#listen(p);
     root.replaceChildren(h("div", { className: "root", lang: p.lang }, p.bell, p.panel, p.toasts.node, p.live));
-    clearInterval(this.#timers.tick);
-    if (this.#inline) this.#timers.tick = setInterval(() => this.#tick(), 10 * SECOND);
-    else if (open) this.open = true;
+    if (open) this.open = true;
     this.#update();
     this.#hold(); // the new list begins at the top
   }
@@ -285,14 +284,12 @@ export class RowcastInboxElement extends Base {
   #toggled(open) {
     const { bell, panel, toasts, list } = this.#parts;
     bell.ariaExpanded = open;
-    clearInterval(this.#timers.tick); // also if it opens: the browser joins the events of a list that was closed and opened again
     this.#hold();
     if (open) {
       this.#store.showWaiting(); // also if another element lets them wait
       panel.focus({ preventScroll: true });
       toasts.clear();
-      this.#timers.tick = setInterval(() => this.#tick(), 10 * SECOND);
-    } else if (this.shadowRoot.activeElement && panel.contains(this.shadowRoot.activeElement)) bell.focus();
+    } else if (panel.contains(this.shadowRoot.activeElement)) bell.focus();
     this.#update();
     list.watch();
     this.dispatchEvent(new Event("toggle"));
@@ -337,7 +334,7 @@ export class RowcastInboxElement extends Base {
     list.show(items);
     this.#showState(state, items);
     if (focused && !this.shadowRoot.activeElement?.checkVisibility()) panel.focus({ preventScroll: true }); // the button with the focus has disappeared
-    this.#tick();
+    list.tick();
     note.connection();
   }
 
@@ -356,10 +353,6 @@ export class RowcastInboxElement extends Base {
   #fail(action) {
     if (this.#store.state === "signed-out" || action === "seen") return; // the list says so, or the user has done nothing
     this.#parts.note.fail(action === "list" ? "failed" : "unsaved");
-  }
-
-  #tick() {
-    this.#parts.list.tick();
   }
 
   #showState(state, items) {

@@ -2,7 +2,7 @@
 
 import { fill, textsOf } from "./content.js";
 import { h, icon } from "./dom.js";
-import { age, SECOND } from "./time.js";
+import { agesAt, SECOND } from "./time.js";
 
 // What the page can put into a row and handles a click itself.
 const CONTROLS = "a[href], button, input, select, textarea, label, summary, [controls], [contenteditable], [tabindex]";
@@ -149,7 +149,11 @@ export class List {
   /** Updates the text of each row's age, such as "3 minutes ago". */
   tick() {
     const { lang, store } = this.#host;
-    for (const { item, time } of this.#items.values()) time.textContent = age(item.time, store.now(), lang);
+    const age = agesAt(store.now(), lang);
+    for (const { item, time } of this.#items.values()) {
+      const text = age(item.time);
+      if (time.textContent !== text) time.textContent = text;
+    }
   }
 
   /** Moves the focus or archives the row with the focus. */

@@ -58,7 +58,7 @@ export class Toasts {
     for (const [type, ...args] of USES) toast.addEventListener(type, () => use(...args));
     use("pointer", false);
     node.append(toast);
-    while (node.childElementCount > 3) [...node.children].find((other) => !other.matches(":focus-within, :hover")).remove();
+    while (node.childElementCount > 3) node.querySelector(".toast:not(:focus-within, :hover)").remove();
     node.hidePopover();
     node.showPopover(); // above what has opened meanwhile
   }
