@@ -31,6 +31,7 @@ func testInboxElement(t *testing.T, b browser) {
 		"more than 99 rows are new":             testElementMany,
 		"the list is beside the bell":           testElementPlace,
 		"content of the page":                   testElementContent,
+		"it moves to a frame":                   testElementFrame,
 	}
 	if b.driver == nil {
 		maps.Copy(tests, map[string]func(*testing.T, *inboxStage){
@@ -57,6 +58,7 @@ func testInboxElement(t *testing.T, b browser) {
 			"a toast is under the pointer":       testElementToastPointer,
 			"one element announces a row":        testElementAnnouncement,
 			"the page is printed":                testElementPrint,
+			"it moves to another window":         testElementWindow,
 			"an update is cheap":                 testElementAges,
 		})
 		t.Run("a touch screen", testElementTouch)
@@ -199,6 +201,9 @@ func testElementTemplate(_ *testing.T, s *inboxStage) {
 	value[bool](p, `bell.render = (item) => "row " + item.data, true`)
 	s.insert(7)
 	p.await(`[...document.querySelectorAll("[slot^=item-]")].some((found) => found.textContent === "row 7")`)
+	// React and Vue append the nodes to the template itself, and not to its content.
+	value[bool](p, `(() => { const template = bell.querySelector("template"); template.append(...template.content.childNodes); bell.render = undefined; return true })()`)
+	p.want(`document.querySelectorAll("[slot^=item-] strong").length`, 1.0)
 	p.want(`bell.store.archive(bell.store.items.map(({ id }) => id)), bell.store.items.length`, 0.0)
 	p.await(`!document.querySelector("[slot^=item-]")`)
 }

@@ -26,11 +26,11 @@ export function fill(content, item) {
   for (const element of elements) {
     const field = element.dataset.field;
     const value = field === "event" ? item.event : member(item.data, field);
-    const attribute = element instanceof HTMLAnchorElement ? "href" : element instanceof HTMLImageElement && "src";
+    const attribute = { a: "href", img: "src" }[element.localName];
     const shown = attribute ? safeURL(value) : typeof value === "object" ? undefined : value;
     if (shown === undefined || String(shown).trim() === "") missing++;
     if (!attribute) element.textContent = String(shown ?? "");
-    else if (shown) element[attribute] = shown;
+    else if (shown) element.setAttribute(attribute, shown);
     else element.removeAttribute(attribute);
   }
   return missing && missing === elements.length ? undefined : content;

@@ -23,11 +23,8 @@ export function h(name, properties = {}, ...children) {
 
 /** Returns the first truthy result of find for a node and then for the hosts of the shadow trees that contain the node, from the innermost
  * to the outermost. The host of a document is not followed: document.host can be a form of the page with the name "host". */
-export function findOutward(node, find) {
-  const found = find(node);
-  if (found) return found;
-  const root = node.getRootNode();
-  return root instanceof ShadowRoot ? findOutward(root.host, find) : undefined;
+export function findOutward(node, find, root = node.getRootNode()) {
+  return find(node) || (root instanceof ShadowRoot ? findOutward(root.host, find) : undefined);
 }
 
 export function icon(name) {

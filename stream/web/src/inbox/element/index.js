@@ -7,7 +7,7 @@ import { List } from "./list.js";
 import { Notes } from "./note.js";
 import { place } from "./place.js";
 import { take } from "./stores.js";
-import { sharedSheet } from "./style.js";
+import { sheetOf } from "./style.js";
 import { allTexts, isText, languageOf, STRINGS, translate } from "./texts.js";
 import { SECOND } from "./time.js";
 import { showInTitle } from "./title.js";
@@ -23,9 +23,6 @@ const announced = new WeakSet(); // rows that an element has announced
  * @property {(key: string, n?: number) => string} text @property {(key: string, part: string, action: () => void, image?: string) => any} button
  * @property {(item: any) => void} archive @property {(saved: Promise<boolean> | undefined) => void} save */
 
-/** Reports whether an element contains a node, or a shadow tree with the node. */
-const isWithin = (node, element) => findOutward(node, (inner) => element.contains(inner));
-
 const Base = /** @type {typeof HTMLElement} */ (globalThis.HTMLElement ?? Object); // Node has no elements
 
 /** The bell with its list. */
@@ -38,7 +35,6 @@ export class RowcastInboxElement extends Base {
   #token = /** @type {import("../../../rowcast-inbox-store.js").InboxOptions["token"]} */ (undefined);
   #strings = /** @type {Record<string, import("../../../rowcast-inbox.js").InboxText>} */ ({});
   #texts; // the texts that the element shows (see allTexts)
-  #sheet; // the style sheet with the position
   #store;
   #giveBack;
   #setHold;
@@ -107,7 +103,7 @@ export class RowcastInboxElement extends Base {
   set strings(strings) {
     this.#strings = strings ?? {};
     for (const [key, value] of Object.entries(this.#strings)) {
-      if (!isText(value)) reportError(new TypeError(`the text ${key} of strings must be a text, or an object with texts for plural categories and "other"`));
+      if (!isText(value)) reportError(new TypeError(`the text ${key} of strings must be a text, or an object with texts, such as { other: "{n} new" }`));
     }
     if (this.#allTexts !== this.#texts) this.#rebuild(); // a framework may set an equal object at each rendering
   }
@@ -115,15 +111,16 @@ export class RowcastInboxElement extends Base {
   connectedCallback() {
     this.#takeOver();
     this.#isConnected = true;
-    const [events, inbox] = [this.getAttribute("events") ?? "/events", this.getAttribute("inbox") ?? undefined];
-    [this.#store, this.#giveBack, this.#setHold] = take({ events, inbox, token: this.#token ?? undefined, withCredentials: this.withCredentials });
+    const options = { events: this.getAttribute("events") ?? "/events", inbox: this.getAttribute("inbox") ?? undefined, token: this.#token ?? undefined, withCredentials: this.withCredentials };
+    [this.#store, this.#giveBack, this.#setHold] = take(options);
     this.#page = new AbortController();
     const { signal } = this.#page;
     this.#store.addEventListener("change", () => this.#update(), { signal });
     this.#store.addEventListener("row", ({ detail }) => this.#receive(detail), { signal });
     this.#store.addEventListener("error", ({ action }) => this.#fail(action), { signal });
+    const document = this.ownerDocument; // a page may move the element to another document than that of this script
     document.addEventListener("visibilitychange", () => this.#parts.list.watch(), { signal });
-    globalThis.addEventListener("resize", () => this.open && this.#place(), { signal });
+    document.defaultView.addEventListener("resize", () => this.open && this.#place(), { signal });
     for (const target of [this, document]) target.addEventListener("keydown", (event) => this.#escape(event), { signal });
     this.#rebuild();
     this.#timers.tick = setInterval(() => this.open && this.#parts.list.tick(), 10 * SECOND);
@@ -204,7 +201,7 @@ export class RowcastInboxElement extends Base {
         return self.shadowRoot.activeElement;
       },
       get visible() {
-        return self.open && !document.hidden;
+        return self.open && !self.ownerDocument.hidden;
       },
       text: (key, n) => this.#text(key, n),
       button: (...args) => this.#button(...args),
@@ -226,12 +223,11 @@ export class RowcastInboxElement extends Base {
     this.#closeParts();
     for (const copy of this.querySelectorAll(":scope > [slot^=item-]")) copy.remove(); // a page that has cloned an element has cloned its rows
     const root = this.shadowRoot ?? this.attachShadow({ mode: "open" });
-    if (!this.#sheet) (this.#sheet = new CSSStyleSheet()).replaceSync(".root {}");
-    root.adoptedStyleSheets = [sharedSheet(), this.#sheet];
+    root.adoptedStyleSheets = [sheetOf(this.ownerDocument)];
     const p = (this.#parts = this.#build());
     this.#isOpen = false;
     this.#listen(p);
-    root.replaceChildren(h("div", { className: "root", lang: p.lang }, p.bell, p.panel, p.toasts.node, p.live));
+    root.replaceChildren(p.root);
     if (open) this.open = true;
     this.#update();
     this.#hold(); // the new list begins at the top
@@ -261,6 +257,7 @@ export class RowcastInboxElement extends Base {
     const close = this.#button("close", "icon close", () => p.panel.hidePopover(), "close");
     const header = h("header", { part: "header" }, h("h2", { part: "title", textContent: this.#text("title") }), p.all, close);
     p.panel.append(header, p.note.node, p.scroll, h("slot", { name: "footer" }));
+    p.root = h("div", { className: "root", lang: p.lang }, p.bell, p.panel, p.toasts.node, p.live);
     return p;
   }
 
@@ -271,17 +268,18 @@ export class RowcastInboxElement extends Base {
       this.#place();
       this.#update();
     });
-    p.panel.addEventListener("toggle", ({ newState }) => this.#toggled(newState === "open"));
+    p.panel.addEventListener("toggle", (event) => this.#toggled(event));
     p.panel.onkeydown = (event) => p.list.press(event);
     p.list.node.addEventListener("focusin", () => this.#hold());
     p.list.node.addEventListener("focusout", () => setTimeout(() => this.#hold()));
   }
 
   #place() {
-    place(this, this.#parts.bell, /** @type {CSSStyleRule} */ (this.#sheet.cssRules[0]).style);
+    place(this, this.#parts.bell, this.#parts.root.style);
   }
 
-  #toggled(open) {
+  #toggled(event) {
+    const open = event.newState === "open";
     const { bell, panel, toasts, list } = this.#parts;
     bell.ariaExpanded = open;
     this.#hold();
@@ -292,14 +290,14 @@ export class RowcastInboxElement extends Base {
     } else if (panel.contains(this.shadowRoot.activeElement)) bell.focus();
     this.#update();
     list.watch();
-    this.dispatchEvent(new Event("toggle"));
+    this.dispatchEvent(new ToggleEvent("toggle", event));
   }
 
   /** Closes only the list, and not a dialog around it. The browser could close both with one press of the key, if the user did not click
    * between the opening of the dialog and of the list. If something was opened from the list, the browser closes that first. */
   #escape(event) {
     if (event.key !== "Escape" || event.defaultPrevented || event.isComposing || !this.#isOpen || this.#inline) return;
-    if ([...document.querySelectorAll(":popover-open:not([popover=manual]), :modal")].some((other) => !isWithin(this, other))) return;
+    if ([...this.ownerDocument.querySelectorAll(":popover-open:not([popover=manual]), :modal")].some((other) => !findOutward(this, (outer) => other.contains(outer)))) return;
     event.preventDefault();
     this.open = false;
   }
@@ -384,7 +382,7 @@ export class RowcastInboxElement extends Base {
   #receive(item) {
     if (!this.#parts.live.checkVisibility({ visibilityProperty: true })) return; // the host itself may have display: contents
     this.#announce(item);
-    if (!this.hasAttribute("toasts") || document.hidden || this.open || this.#store.now() - item.time > SHOWN) return;
+    if (!this.hasAttribute("toasts") || this.ownerDocument.hidden || this.open || this.#store.now() - item.time > SHOWN) return;
     once(`${this.#store.url} ${item.id}`, () => this.#parts.toasts.show(this.#parts.list.link(item)));
   }
 

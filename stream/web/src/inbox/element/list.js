@@ -120,7 +120,7 @@ export class List {
     try {
       const custom = this.#custom(item);
       if (custom === undefined || custom === null) return this.#usual(item);
-      if (!(custom instanceof Node) && typeof custom === "object") throw new TypeError("render must return a node or a text");
+      if (typeof custom === "object" && !custom.nodeType) throw new TypeError("render must return a node or a text");
       li.content = h("div", { slot: "item-" + item.id });
       li.content.toggleAttribute("data-unread", !item.read);
       li.content.append(custom);
@@ -135,8 +135,9 @@ export class List {
 
   #custom(item) {
     const { element } = this.#host;
-    const template = element.querySelector(":scope > template[slot=item]");
-    return element.render?.(item) ?? (template && fill(template.content.cloneNode(true), item));
+    const template = element.querySelector(":scope > template[slot=item]")?.cloneNode(true);
+    template?.content.append(...template.childNodes); // React and Vue put the nodes into the template itself
+    return element.render?.(item) ?? (template && fill(template.content, item));
   }
 
   #usual(item) {

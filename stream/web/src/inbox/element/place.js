@@ -1,6 +1,7 @@
 /** Places the panel below or above the bell, within the viewport. A bell outside of the viewport counts as at its edge. @param {any} element
  * @param {any} bell @param {CSSStyleDeclaration} style */
 export function place(element, bell, style) {
+  const document = element.ownerDocument;
   const zoom = element.currentCSSZoom ?? 1; // lengths of the style are multiplied by it
   const rect = bell.getBoundingClientRect();
   const [left, right, bottom, top] = [rect.left, rect.right, rect.bottom, rect.top].map((length) => length / zoom);

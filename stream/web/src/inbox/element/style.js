@@ -88,10 +88,11 @@ li:hover .actions, li:focus-within .actions { opacity: 1; }
 @media (forced-colors: active) { .badge, .new, .panel, .toast, .actions { border: 1px solid; } }
 `;
 
-let sheet;
+let sheet, owner; // the last sheet, and its document
 
-/** Returns the style sheet that all elements share. */
-export function sharedSheet() {
-  if (!sheet) (sheet = new CSSStyleSheet()).replaceSync(CSS);
+/** Returns a style sheet that the elements of a document share. A document refuses the sheets of other documents. */
+export function sheetOf(document) {
+  if (owner !== document) (sheet = new document.defaultView.CSSStyleSheet()).replaceSync(CSS);
+  owner = document;
   return sheet;
 }
