@@ -101,6 +101,25 @@ func TestElementInNode(t *testing.T) {
 	runNode(t, ".", "--input-type=module", "--eval", `import { RowcastInbox } from "./rowcast-inbox.js"; if (typeof RowcastInbox !== "function") throw new Error("no RowcastInbox")`)
 }
 
+// Tools that ignore the field exports, such as Parcel without its option packageExports, find the client.
+func TestScriptPackageMain(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("package.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var fields struct {
+		Main    string
+		Exports map[string]struct{ Default string }
+	}
+	if err := json.Unmarshal(text, &fields); err != nil {
+		t.Fatal(err)
+	}
+	if want := fields.Exports["."].Default; want == "" || fields.Main != want {
+		t.Errorf("the field main of package.json is %q, want %q as in exports", fields.Main, want)
+	}
+}
+
 // The npm package has the three scripts, their types, README.md and package.json, and nothing else.
 func TestScriptPackage(t *testing.T) {
 	t.Parallel()
