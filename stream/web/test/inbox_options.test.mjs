@@ -32,7 +32,7 @@ test("an age is never negative", () => {
 });
 
 test("texts and times have one language, and a value that is not a text is ignored", () => {
-  const element = (lang) => ({ closest: () => ({ getAttribute: () => lang }) });
+  const element = (lang) => ({ closest: () => ({ getAttribute: () => lang }), getRootNode: () => undefined });
   for (const [lang, want] of [["fr", "en"], ["zh-tw", "zh-TW"], ["en-GB", "en-GB"], ["not a language", "en"]]) assert.equal(languageOf(element(lang), STRINGS), want);
   assert.equal(translate({ bell: (n) => n }, STRINGS, "en", "bell", 3), "Notifications, 3 new");
   assert.equal(translate({ new: { one: 5, other: "{n}" } }, STRINGS, "en", "new", 1), "1 new notification");
