@@ -92,15 +92,18 @@ const shown = `(SELECT coalesce($5::text::pg_snapshot, pg_current_snapshot()))`
 // only the rows for the recipients in $7, at most $6 rows, in the order of delivery. It scans the index
 // separately for each recipient, and for each transaction that was in flight. So each scan is short and ordered,
 // whatever the statistics of the table are.
+//
+// wanted.name and finished.x have their tables, because a name without a table would mean a column that somebody has
+// added to rowcast.notifications.
 var replayQuery = newPageQuery(snapshotRow(noState), func(c columns) string {
 	replayed := c.table + ` FROM rowcast.notifications n`
 	return `
 UNION ALL (SELECT ` + c.of(1) + ` FROM (
-	(SELECT 1 AS part, n.* FROM unnest($7::text[]) r, LATERAL (SELECT ` + replayed + ` WHERE recipient = r AND ` + restOf + `) n)
+	(SELECT 1 AS part, n.* FROM unnest($7::text[]) wanted (name), LATERAL (SELECT ` + replayed + ` WHERE recipient = wanted.name AND ` + restOf + `) n)
 	UNION ALL
-	(SELECT 2, n.* FROM unnest($7::text[]) r, ` + finished + `, LATERAL (SELECT ` + replayed + ` WHERE recipient = r AND ` + ofX + `) n)
+	(SELECT 2, n.* FROM unnest($7::text[]) wanted (name), ` + finished + `, LATERAL (SELECT ` + replayed + ` WHERE recipient = wanted.name AND ` + ofX + `) n)
 	UNION ALL
-	(SELECT 2, n.* FROM unnest($7::text[]) r, LATERAL (SELECT ` + replayed + ` WHERE recipient = r AND ` + later + `) n)
+	(SELECT 2, n.* FROM unnest($7::text[]) wanted (name), LATERAL (SELECT ` + replayed + ` WHERE recipient = wanted.name AND ` + later + `) n)
 	ORDER BY part, xid, id LIMIT $6) merged)`
 }, "$8", "$9")
 
@@ -109,7 +112,7 @@ UNION ALL (SELECT ` + c.of(1) + ` FROM (
 var (
 	restOf = `xid = $1::text::xid8 AND id > $2 AND pg_visible_in_snapshot(xid, ` + shown + `) AND (` + assigned + `)
 		ORDER BY recipient, xid, id LIMIT $6`
-	ofX      = `xid = x AND (` + assigned + `) ORDER BY recipient, xid, id LIMIT $6`
+	ofX      = `xid = finished.x AND (` + assigned + `) ORDER BY recipient, xid, id LIMIT $6`
 	finished = `(SELECT x FROM unnest($3::text::xid8[]) x WHERE pg_visible_in_snapshot(x, ` + shown + `)) finished`
 	later    = `xid >= $4::text::xid8 AND xid < pg_snapshot_xmax(` + shown + `)
 		AND pg_visible_in_snapshot(xid, ` + shown + `) AND (` + assigned + `) ORDER BY recipient, xid, id LIMIT $6`

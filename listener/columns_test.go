@@ -1,0 +1,69 @@
+package listener_test
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"rowcast/sql/dbtest"
+)
+
+// The app has added columns to the table. Whatever their names are, no query of the listener takes such a column for a
+// name of its own. The test gives the columns all names that appear in the queries. The transaction of the first two
+// rows is in flight in the cursor from which the rows are replayed.
+func TestColumnsOfTheApp(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	conn := connect(t, dsn)
+	exec(t, conn, "ALTER TABLE rowcast.notifications "+strings.Join(addedColumns(t), ", "))
+	exec(t, conn, "BEGIN")
+	insert := func(data string) {
+		exec(t, conn, "INSERT INTO rowcast.notifications (recipient, event, data) VALUES ('alice', 'e', $1)", data)
+	}
+	insert("1")
+	readInEveryWay(t, dsn, func() {
+		insert("2")
+		exec(t, conn, "COMMIT")
+		insert("3")
+	}, []string{"alice e 1", "alice e 2", "alice e 3"}, 0)
+}
+
+// addedColumns returns a clause ADD COLUMN for each name in the queries of the listener that the table does not have.
+func addedColumns(t *testing.T) (clauses []string) {
+	t.Helper()
+	files, err := filepath.Glob("*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := map[string]bool{}
+	for _, file := range files {
+		source, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.HasSuffix(file, "_test.go") {
+			continue
+		}
+		for _, query := range regexp.MustCompile("`[^`]*`").FindAllString(string(source), -1) {
+			for _, name := range regexp.MustCompile(`\b[a-z_]+\b`).FindAllString(query, -1) {
+				names[name] = true
+			}
+		}
+	}
+	for _, name := range []string{
+		"id", "recipient", "event", "data", "created_at", "xid", // the columns of the table
+		"xmin", "xmax", // columns that each table has
+		"present", "seen", // variables of rowcast.cursor(), which fails if the table has such a column
+	} {
+		delete(names, name)
+	}
+	for name := range names {
+		clauses = append(clauses, `ADD COLUMN "`+name+`" text`)
+	}
+	if len(clauses) < 100 {
+		t.Fatalf("found only %d names", len(clauses))
+	}
+	return clauses
+}
