@@ -6,6 +6,7 @@
 CREATE FUNCTION rowcast.inbox_set(u rowcast.inbox_users, recipients text[], action text, wanted bigint[], OUT ids bigint[], OUT written boolean)
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
     SET jit = off AS $$
+#variable_conflict use_variable
 BEGIN
     WITH target AS MATERIALIZED (
         SELECT n.id, n.xid, n.recipient <> u.recipient AS shared FROM rowcast.notifications AS n
@@ -179,6 +180,7 @@ END $$;
 CREATE FUNCTION rowcast.inbox_mark_all(me text, recipients text[], action text, up_to text) RETURNS jsonb
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
     SET enable_sort = off SET jit = off SET plan_cache_mode = force_generic_plan AS $$
+#variable_conflict use_variable
 DECLARE
     shown   record;
     u       rowcast.inbox_users;
@@ -193,7 +195,7 @@ BEGIN
     u := rowcast.inbox_lock(me);
     old := u;
     own := rowcast.inbox_set(u, recipients, action, ARRAY(SELECT n.id FROM unnest(recipients) AS r CROSS JOIN LATERAL (
-            SELECT n.id FROM rowcast.notifications AS n WHERE n.recipient = r AND n.xid = shown.xid AND n.id <= shown.id
+            SELECT n.id FROM rowcast.notifications AS n WHERE n.recipient = r.r AND n.xid = shown.xid AND n.id <= shown.id
             ORDER BY n.recipient DESC, n.xid DESC, n.id DESC LIMIT 1000) AS n ORDER BY n.id DESC LIMIT 1000));
     changed := rowcast.inbox_would_change(u, recipients, action, shown.seen) OR own.ids <> '{}';
     IF action <> 'archive' THEN
@@ -241,6 +243,7 @@ END $$;
 CREATE FUNCTION rowcast.inbox_undo(recipient text, undo text, groups text[] DEFAULT '{}') RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_hashjoin = off
     SET enable_mergejoin = off SET jit = off AS $$
+#variable_conflict use_variable
 DECLARE
     recipients CONSTANT text[] := rowcast.inbox_recipients(recipient, groups);
     me      CONSTANT text := recipient;

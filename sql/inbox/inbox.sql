@@ -65,6 +65,7 @@ CREATE TABLE rowcast.inbox_changes (
 -- cursor is of another history of the database, or ahead of the database.
 CREATE FUNCTION rowcast.cursor_snapshot(shown text, OUT seen pg_snapshot, OUT xid xid8, OUT id bigint) LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_variable
 DECLARE
     part    CONSTANT text[] := regexp_match(shown, '^(0|[1-9][0-9]{0,18})-(0|[1-9][0-9]{0,17})-([1-9][0-9]{0,17})-'
                 '(~(?:[g-z0-9._]{0,11}[A-Za-f])+)?-([0-9a-f]{8})-([0-9a-f]{8})(?:\.(0|[1-9][0-9]{0,18}))?$');
@@ -201,9 +202,10 @@ $$;
 -- snapshot, which stands for all transactions from xmax on. The others were in progress in the snapshot, and have visible rows now. A
 -- transaction that has no rows, or has not ended, is left out. So it does not matter how long the oldest transaction has been open.
 CREATE FUNCTION rowcast.inbox_hidden(shown pg_snapshot) RETURNS xid8[] LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_variable
 BEGIN
     RETURN pg_snapshot_xmax(shown) || ARRAY(SELECT x FROM pg_snapshot_xip(shown) AS x
-        CROSS JOIN LATERAL (SELECT FROM rowcast.notifications AS n WHERE n.xid = x ORDER BY n.xid, n.id LIMIT 1) AS n
+        CROSS JOIN LATERAL (SELECT FROM rowcast.notifications AS n WHERE n.xid = x.x ORDER BY n.xid, n.id LIMIT 1) AS n
         WHERE pg_visible_in_snapshot(x, pg_current_snapshot()) ORDER BY x DESC);
 END $$;
 
@@ -218,9 +220,9 @@ CREATE FUNCTION rowcast.inbox_rows(r text, hidden xid8[], before_xid xid8, befor
     LANGUAGE sql STABLE AS $$
     SELECT n.xid, n.id FROM (
             SELECT x AS low, CASE WHEN x = hidden[1] THEN before_xid ELSE x END AS high FROM unnest(hidden) AS x WHERE x <= before_xid OFFSET 0) AS h
-        CROSS JOIN LATERAL (SELECT n.xid, n.id FROM rowcast.notifications AS n WHERE n.recipient = r AND n.xid >= h.low
-                AND (n.xid, n.id) <= (h.high, CASE WHEN h.high = before_xid THEN before_id - 1 ELSE 9223372036854775807 END)
-            ORDER BY n.recipient DESC, n.xid DESC, n.id DESC LIMIT scan) AS n
+        CROSS JOIN LATERAL (SELECT n.xid, n.id FROM rowcast.notifications AS n WHERE n.recipient = inbox_rows.r AND n.xid >= h.low
+                AND (n.xid, n.id) <= (h.high, CASE WHEN h.high = inbox_rows.before_xid THEN inbox_rows.before_id - 1 ELSE 9223372036854775807 END)
+            ORDER BY n.recipient DESC, n.xid DESC, n.id DESC LIMIT inbox_rows.scan) AS n
         LIMIT scan
 $$;
 
@@ -244,6 +246,7 @@ $$;
 CREATE FUNCTION rowcast.inbox_count(u rowcast.inbox_users, recipients text[], what text, OUT number integer, OUT more boolean)
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off
     SET enable_hashjoin = off SET enable_mergejoin = off SET enable_sort = off SET jit = off SET plan_cache_mode = force_generic_plan AS $$
+#variable_conflict use_variable
 DECLARE
     -- own_ is for the rows of the user, shared_ for the rows of groups and '*'. _all is what "all" contains, _hidden is the rest.
     own_all       CONSTANT pg_snapshot := rowcast.inbox_union(CASE what WHEN 'seen' THEN u.seen ELSE u.read END, u.archived);
@@ -280,7 +283,7 @@ BEGIN
             SELECT FROM (SELECT n.id, n.xid FROM (
                     SELECT x AS low, CASE WHEN x = h.list[1] THEN latest::text::xid8 ELSE x END AS high
                         FROM (SELECT CASE WHEN r = u.recipient THEN own_hidden ELSE shared_hidden END) AS h (list), unnest(h.list) AS x ORDER BY x) AS h
-                CROSS JOIN LATERAL (SELECT n.id, n.xid FROM rowcast.notifications AS n WHERE n.recipient = r AND n.xid >= h.low AND n.xid <= h.high
+                CROSS JOIN LATERAL (SELECT n.id, n.xid FROM rowcast.notifications AS n WHERE n.recipient = r.r AND n.xid >= h.low AND n.xid <= h.high
                     ORDER BY n.recipient, n.xid, n.id LIMIT scan) AS n LIMIT scan) AS n
                 LEFT JOIN LATERAL (SELECT * FROM rowcast.inbox_states AS s WHERE s.recipient = u.recipient AND s.id = n.id OFFSET 0) AS s ON true
             WHERE rowcast.inbox_is_pending(u, what, r <> u.recipient, n.xid, s.seen, s.read, s.read_version, s.archived, s.archived_version)
@@ -300,6 +303,7 @@ $$;
 CREATE FUNCTION rowcast.inbox_page(me text, recipients text[], page integer, before_xid xid8, before_id bigint) RETURNS jsonb
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off
     SET enable_hashjoin = off SET enable_mergejoin = off SET enable_sort = off SET jit = off SET plan_cache_mode = force_generic_plan AS $$
+#variable_conflict use_variable
 DECLARE
     -- A page reads at most this many rows of each recipient, 2,000 in total. If most of them are archived, it has fewer items.
     scan   CONSTANT integer := page + 1 + 2000 / cardinality(recipients);
@@ -344,7 +348,7 @@ BEGIN
             'read', rowcast.inbox_is_read(s.read, s.read_version, n.recipient <> u.recipient, n.xid, u.read, u.read_version, u.visited))
             || CASE WHEN small THEN '{}' ELSE '{"too_large": true}'::jsonb END ORDER BY n.xid DESC, n.id DESC), '[]') INTO items
         FROM unnest(xids[1:page], ids[1:page]) AS f (xid, id)
-        CROSS JOIN LATERAL (SELECT * FROM rowcast.notifications AS n WHERE n.id = f.id OFFSET 0) AS n
+        CROSS JOIN LATERAL (SELECT n.id, n.xid, n.recipient, n.event, n.data, n.created_at FROM rowcast.notifications AS n WHERE n.id = f.id OFFSET 0) AS n
         LEFT JOIN LATERAL (SELECT * FROM rowcast.inbox_states AS s WHERE s.recipient = u.recipient AND s.id = n.id OFFSET 0) AS s ON true
         CROSS JOIN LATERAL (SELECT CASE WHEN pg_column_size(n.data) > 65536 THEN false
             -- The result contains data in further levels. With data that is nested as deeply as the server allows, it would be nested too
