@@ -394,6 +394,27 @@ func TestDoctorReportsPreparedTransactions(t *testing.T) {
 	}
 }
 
+// A publication of the table can make each DELETE fail. The doctor reports it.
+func TestDoctorFindsAPublicationThatRefusesDeletes(t *testing.T) {
+	t.Parallel()
+	for _, table := range []string{"notifications", "history"} {
+		t.Run(table, func(t *testing.T) {
+			t.Parallel()
+			dsn := dbtest.Database(t)
+			runSQL(t, dsn, "ALTER TABLE rowcast."+table+" REPLICA IDENTITY NOTHING")
+			if _, found, _ := examine(t, dsn); found["retention"] != "ok the role can delete old rows" {
+				t.Errorf("without a publication: got %s", found["retention"])
+			}
+			runSQL(t, dsn, "CREATE PUBLICATION all_rows FOR TABLE rowcast."+table)
+			want := regexp.MustCompile(`^fail a publication keeps hubs from deleting old rows: cannot (delete from|update) table "` + table +
+				`" because it does not have a replica identity .* → ALTER PUBLICATION … SET \(publish = 'insert'\)`)
+			if code, found, _ := examine(t, dsn); code != 1 || !want.MatchString(found["retention"]) {
+				t.Errorf("got the exit code %d and %s, want 1 and a match of %s", code, found["retention"], want)
+			}
+		})
+	}
+}
+
 // The doctor prints the whole statement that creates a missing function. The statement mends the schema.
 func TestDoctorPrintsAFunction(t *testing.T) {
 	t.Parallel()

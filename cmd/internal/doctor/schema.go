@@ -7,6 +7,9 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
 	"rowcast/cmd/internal/terminal"
 	"rowcast/sql"
 )
@@ -81,14 +84,44 @@ func (e *Examination) rights(ctx context.Context) (finding, error) {
 const insertsQuery = `SELECT coalesce(bool_or(has_any_column_privilege(oid, 'INSERT')), false) FROM pg_class
 	WHERE relnamespace = to_regnamespace('rowcast') AND relname = 'notifications'`
 
-// retention checks the rights to delete old rows. A hub with --retain=0 does not need them.
+// retention checks whether a hub can delete old rows. A hub with --retain=0 does not need to.
 func (e *Examination) retention(ctx context.Context) (finding, error) {
 	role, missing, err := e.missing(ctx, sql.RetentionRights())
-	if err != nil || len(missing) == 0 {
-		return ok("the role can delete old rows"), err
+	if err != nil {
+		return finding{}, err
+	}
+	if len(missing) == 0 {
+		return e.deletes(ctx)
 	}
 	fix, err := e.migrate(ctx, true)
 	return finding{warning, fmt.Sprintf("the role %s cannot delete old rows: start the hub with --retain=0, or grant the rights", role), fix}, err
+}
+
+// deletes checks whether a publication keeps a hub from deleting old rows. PostgreSQL refuses a DELETE that a
+// publication publishes if the table has no replica identity, or if the filter of the publication reads a column that
+// the replica identity, by default the primary key, does not have. EXPLAIN fails with the same error.
+func (e *Examination) deletes(ctx context.Context) (finding, error) {
+	for _, statement := range []string{"DELETE FROM rowcast.notifications", "UPDATE rowcast.history SET horizon = horizon"} {
+		err := pgx.BeginFunc(ctx, e.tx, func(savepoint pgx.Tx) error {
+			_, err := savepoint.Exec(ctx, "EXPLAIN "+statement)
+			return err
+		})
+		refused, ok := errors.AsType[*pgconn.PgError](err)
+		if ok && (refused.Code == "42P10" || refused.Code == "55000") { // invalid_column_reference, object_not_in_prerequisite_state
+			text := refused.Message
+			if refused.Detail != "" {
+				text += ": " + refused.Detail
+			}
+			return finding{
+				failure, "a publication keeps hubs from deleting old rows: " + terminal.Printable(text),
+				"ALTER PUBLICATION … SET (publish = 'insert'), drop the publication, or start the hub with --retain=0",
+			}, nil
+		}
+		if err != nil {
+			return finding{}, err
+		}
+	}
+	return ok("the role can delete old rows"), nil
 }
 
 // missing returns the name of the session's role, quoted for SQL, and the rights that it lacks.
