@@ -32,8 +32,8 @@ func (d Difference) String() string { return d.Object + " " + d.What }
 // Differences compares each object of the schema with what [Migrate] installs. The schema must have [Version], and the
 // search_path must be pg_catalog. The role of db needs no rights on the schema. Objects that rowcast did not install
 // are ignored, unless they can change or refuse rows of its tables, or keep retention from deleting rows. But the
-// owners of all tables, views, sequences and functions in the schema are checked, and so are row level security and the
-// grants to PUBLIC of all its tables.
+// owners of all tables, views, sequences and functions in the schema are checked, and so are row level security, the
+// grants to PUBLIC and the children of all its tables.
 func Differences(ctx context.Context, db rowsQuerier) ([]Difference, error) {
 	var encoding string
 	if err := db.QueryRow(ctx, "SELECT current_setting('server_encoding')").Scan(&encoding); err != nil {
@@ -51,14 +51,14 @@ func Differences(ctx context.Context, db rowsQuerier) ([]Difference, error) {
 			}
 		}
 	}
-	for _, query := range []string{strangeOwners, publicGrants, publicFunctions, rowSecurity, references} {
+	for _, query := range []string{strangeOwners, publicGrants, publicFunctions, rowSecurity, references, children} {
 		rows, err := db.Query(ctx, query)
 		if err != nil {
-			return nil, fmt.Errorf("read owners, grants and foreign keys: %w", err)
+			return nil, fmt.Errorf("read owners, grants, foreign keys and children: %w", err)
 		}
 		more, err := pgx.CollectRows(rows, pgx.RowToStructByPos[Difference])
 		if err != nil {
-			return nil, fmt.Errorf("read owners, grants and foreign keys: %w", err)
+			return nil, fmt.Errorf("read owners, grants, foreign keys and children: %w", err)
 		}
 		all = append(all, more...)
 	}
@@ -346,3 +346,12 @@ const references = `SELECT 'constraint', format('constraint %I of %s', conname, 
 	FROM pg_constraint JOIN pg_class c ON c.oid = conrelid JOIN pg_namespace n ON n.oid = relnamespace, LATERAL format('%I.%I', nspname, relname) home
 	WHERE contype = 'f' AND confdeltype IN ('a', 'r') AND conparentid = 0 AND confrelid = (SELECT oid FROM pg_class
 		WHERE relnamespace = to_regnamespace('rowcast') AND relname = 'notifications') ORDER BY home, conname`
+
+// children is a query for tables that inherit from a table of rowcast, such as an archive. A statement on the parent
+// also reads and deletes their rows, but they have no index and no trigger of the parent.
+const children = `SELECT 'table', format('table %s', home), format('inherits from rowcast.%I', p.relname) ||
+		', so each query of a hub reads all its rows, and retention deletes its old rows',
+		format('ALTER TABLE %s NO INHERIT rowcast.%I;', home, p.relname), true
+	FROM pg_inherits JOIN pg_class p ON p.oid = inhparent JOIN pg_class c ON c.oid = inhrelid JOIN pg_namespace n ON n.oid = c.relnamespace,
+		LATERAL format('%I.%I', nspname, c.relname) home
+	WHERE p.relnamespace = to_regnamespace('rowcast') AND p.relkind = 'r' ORDER BY home`

@@ -131,6 +131,11 @@ func TestDoctorFinds(t *testing.T) {
 			[]string{"CREATE TABLE seen (cascading bigint REFERENCES rowcast.notifications ON DELETE CASCADE, id bigint CONSTRAINT fk REFERENCES rowcast.notifications)"},
 			"warn constraint fk of public.seen is a foreign key to rowcast.notifications without ON DELETE CASCADE or SET NULL, so retention cannot delete the rows that it refers to, nor any row after them → ALTER TABLE public.seen DROP CONSTRAINT fk;",
 		},
+		{
+			"an archive that inherits", "tables",
+			[]string{"CREATE TABLE archive () INHERITS (rowcast.notifications)"},
+			"warn table public.archive inherits from rowcast.notifications, so each query of a hub reads all its rows, and retention deletes its old rows → ALTER TABLE public.archive NO INHERIT rowcast.notifications;",
+		},
 		{"another owner", "owners", []string{"ALTER TABLE rowcast.epoch OWNER TO pg_monitor"}, "fail TABLE rowcast.epoch belongs to the role pg_monitor, and the schema to postgres → ALTER TABLE rowcast.epoch OWNER TO postgres;"},
 		{"rights of everyone", "grants", []string{"GRANT DELETE ON rowcast.notifications TO PUBLIC"}, "warn TABLE rowcast.notifications grants DELETE to PUBLIC, that is to every role → REVOKE ALL ON rowcast.notifications FROM PUBLIC;"},
 		{"no right to notify", "senders", []string{"REVOKE EXECUTE ON FUNCTION pg_notify(text, text) FROM PUBLIC", "GRANT INSERT ON rowcast.notifications TO pg_monitor"}, "fail INSERTs of some roles fail, because the roles may not call functions of PostgreSQL that an INSERT calls; a superuser can grant this → GRANT EXECUTE ON FUNCTION pg_catalog.pg_notify(text, text) TO pg_monitor;"},
