@@ -270,6 +270,7 @@ var signs = []string{
 	"to_regproc('rowcast.unwatch') IS NOT NULL",
 	"EXISTS (SELECT FROM pg_proc WHERE oid = to_regproc('rowcast.cursor') AND prosrc LIKE '%horizon%')",
 	"EXISTS (SELECT FROM pg_proc WHERE oid = to_regproc('rowcast.unwatch') AND prosrc LIKE '%proowner%')",
+	"EXISTS (SELECT FROM pg_proc WHERE oid = to_regproc('rowcast.cursor') AND prosrc LIKE '%use_variable%')",
 }
 
 // recognize finds out the version of the schema from the objects in it.
