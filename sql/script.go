@@ -28,7 +28,8 @@ func (s Script) Print(w io.Writer) error {
 		begin, end = "", ""
 	}
 	var out strings.Builder
-	fmt.Fprintf(&out, "%s;\n%s%s%s%s;\n%s%s;\n", checkEncoding, begin, setPath, takeLock, ensureSchema, refuseStranger, ensureVersionTable)
+	fmt.Fprintf(&out, "%s%s;\n%s%s%s%s;\n%s%s;\n", begin, checkEncoding, setPath, checkTransaction, takeLock, ensureSchema, refuseStranger,
+		ensureVersionTable)
 	for i, m := range migrations() {
 		fmt.Fprintf(&out, once, m.name, m.version, signs[i], m.statements)
 	}
@@ -60,6 +61,17 @@ END $$;
 END $$;
 `
 )
+
+// checkTransaction fails if the statements of the script do not run in one transaction. The settings of setPath then
+// ended with the statement before, and the lock of migrations would not last either.
+const checkTransaction = `DO $$ BEGIN
+    IF pg_catalog.current_setting('rowcast.strings', true) OPERATOR(pg_catalog.=) ANY ('{on,off}'::pg_catalog.text[]) THEN
+        RETURN;
+    END IF;
+    RAISE EXCEPTION 'the statements of rowcast do not run in one transaction'
+        USING HINT = 'Run them in a transaction, or print them without --no-transaction.';
+END $$;
+`
 
 // takeLock waits for the lock of migrations.
 var takeLock = fmt.Sprintf("DO $$ BEGIN PERFORM pg_advisory_xact_lock(%d); END $$;\n", lockKey)

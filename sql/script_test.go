@@ -102,6 +102,21 @@ func TestPrintedScriptTakesTheLock(t *testing.T) {
 	}
 }
 
+// Without a transaction, a script without BEGIN would run with the search_path of the session and without the lock.
+func TestPrintedScriptNeedsATransaction(t *testing.T) {
+	t.Parallel()
+	psql := dbtest.Client(t, "psql")
+	dsn := dbtest.Empty(t)
+	apply := exec.CommandContext(dbtest.Context(t), psql, "-qX", "-v", "ON_ERROR_STOP=1", dsn)
+	apply.Stdin = strings.NewReader(printed(t, sql.Script{NoTransaction: true}))
+	if out, err := apply.CombinedOutput(); err == nil || !strings.Contains(string(out), "do not run in one transaction") {
+		t.Errorf("psql: got %v and the output %q, want an error about the transaction", err, out)
+	}
+	if got := text(t, connect(t, dsn), "SELECT coalesce(to_regnamespace('rowcast')::text, 'none')"); got != "none" {
+		t.Errorf("got the schema %s, want none", got)
+	}
+}
+
 func TestPrintedScriptGrantsRights(t *testing.T) {
 	t.Parallel()
 	psql := dbtest.Client(t, "psql")
