@@ -5,8 +5,10 @@ import { check } from "./check.js";
 // README: model
 
 const { PGHOST, PGPORT, PGDATABASE, PGUSER } = process.env;
+// Only the owner can change the schema, so this fails if dropSchema or synchronize would change anything.
 const dataSource = await new DataSource({
-  type: "postgres", host: PGHOST, port: Number(PGPORT), database: PGDATABASE, username: PGUSER, entities: [Notification], synchronize: true,
+  type: "postgres", host: PGHOST, port: Number(PGPORT), database: PGDATABASE, username: PGUSER, entities: [Notification],
+  dropSchema: true, synchronize: true,
 }).initialize();
 
 // README: insert
