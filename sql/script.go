@@ -14,7 +14,8 @@ import (
 // that the schema needs. It does not correct the numbers of restored rows. Only [Migrate] does.
 type Script struct {
 	Roles Roles
-	// NoTransaction leaves out BEGIN and COMMIT, because a framework runs its migrations in a transaction of its own.
+	// NoTransaction makes the script a single statement without BEGIN and COMMIT, because a framework runs its migrations
+	// in a transaction of its own.
 	NoTransaction bool
 	// Inbox makes the script install the inbox.
 	Inbox bool
@@ -22,27 +23,47 @@ type Script struct {
 
 // Print writes the script. The script leaves the search_path and other settings as they were, because the next
 // statements of a framework need them. Statements that return rows are in DO blocks, because psql would print the rows.
+//
+// With NoTransaction, the script is a single statement. Some tools prepare what they execute, and PostgreSQL does not
+// prepare several statements at once. Others run each statement in a transaction of its own.
 func (s Script) Print(w io.Writer) error {
-	begin, end := "BEGIN;\n", "COMMIT;\n"
-	if s.NoTransaction {
-		begin, end = "", ""
-	}
 	var out strings.Builder
-	fmt.Fprintf(&out, "%s%s;\n%s%s%s%s;\n%s%s;\n", begin, checkEncoding, setPath, checkTransaction, takeLock, ensureSchema, refuseStranger,
-		ensureVersionTable)
-	for i, m := range migrations() {
-		fmt.Fprintf(&out, once, m.name, m.version, signs[i], m.statements)
+	for _, part := range s.parts() {
+		if part += ";\n"; s.NoTransaction {
+			part = "EXECUTE " + dollarQuoted("part", part) + ";\n"
+		}
+		out.WriteString(part)
 	}
-	fmt.Fprintf(&out, "\n%s;\n", beginHistory)
+	text := "BEGIN;\n" + out.String() + "COMMIT;\n"
+	if s.NoTransaction {
+		text = "DO " + dollarQuoted("rowcast", "BEGIN\n"+out.String()+"END ") + ";\n"
+	}
+	_, err := io.WriteString(w, text)
+	return err
+}
+
+// dollarQuoted returns text as a string constant. The text may contain a constant with the same tag.
+func dollarQuoted(tag, text string) string {
+	for strings.Contains(text, "$"+tag+"$") {
+		tag += "_"
+	}
+	return "$" + tag + "$" + text + "$" + tag + "$"
+}
+
+// parts returns the statements of the script.
+func (s Script) parts() []string {
+	parts := []string{checkEncoding, setPath, takeLock, ensureSchema, refuseStranger, ensureVersionTable}
+	for i, m := range migrations() {
+		parts = append(parts, fmt.Sprintf(once, m.name, m.version, signs[i], m.statements))
+	}
+	parts = append(parts, beginHistory)
 	if s.Inbox {
-		fmt.Fprintf(&out, onceInbox, inboxMigration.statements)
+		parts = append(parts, fmt.Sprintf(onceInbox, inboxMigration.statements))
 	}
 	for _, g := range s.Roles.grants(s.Inbox) {
-		fmt.Fprintf(&out, "%s;\n", g)
+		parts = append(parts, g.String())
 	}
-	out.WriteString(resetPath + end)
-	_, err := io.WriteString(w, out.String())
-	return err
+	return append(parts, resetPath)
 }
 
 // setPath sets the search_path of a transaction, and how it reads backslashes in string constants, as [Secure] does.
@@ -53,28 +74,15 @@ const (
     PERFORM pg_catalog.set_config('rowcast.strings', pg_catalog.current_setting('standard_conforming_strings'), true);
     PERFORM pg_catalog.set_config('standard_conforming_strings', 'on', true);
     PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
-END $$;
-`
+END $$`
 	resetPath = `DO $$ BEGIN
     PERFORM set_config('standard_conforming_strings', current_setting('rowcast.strings'), true);
     PERFORM set_config('search_path', current_setting('rowcast.search_path'), true);
-END $$;
-`
+END $$`
 )
 
-// checkTransaction fails if the statements of the script do not run in one transaction. The settings of setPath then
-// ended with the statement before, and the lock of migrations would not last either.
-const checkTransaction = `DO $$ BEGIN
-    IF pg_catalog.current_setting('rowcast.strings', true) OPERATOR(pg_catalog.=) ANY ('{on,off}'::pg_catalog.text[]) THEN
-        RETURN;
-    END IF;
-    RAISE EXCEPTION 'the statements of rowcast do not run in one transaction'
-        USING HINT = 'Run them in a transaction, or print them without --no-transaction.';
-END $$;
-`
-
 // takeLock waits for the lock of migrations.
-var takeLock = fmt.Sprintf("DO $$ BEGIN PERFORM pg_advisory_xact_lock(%d); END $$;\n", lockKey)
+var takeLock = fmt.Sprintf("DO $$ BEGIN PERFORM pg_advisory_xact_lock(%d); END $$", lockKey)
 
 // refuseStranger fails if findStranger finds an object.
 const refuseStranger = `DO $$
@@ -86,8 +94,7 @@ BEGIN
             stranger.name, quote_ident(stranger.owner)
             USING HINT = CASE stranger.kind WHEN 0 THEN 'Run this as that role.' ELSE 'rowcast doctor prints what to do.' END;
     END LOOP;
-END $$;
-`
+END $$`
 
 // once is the form of a migration. The migration runs only if its version is not recorded and its sign is false. If its
 // sign is true, only the version is recorded. The arguments are the name, the version, the sign and the SQL of the
@@ -102,8 +109,7 @@ DO $once$ BEGIN -- %[1]s
 %[4]s$migration$;
     END IF;
     INSERT INTO ` + versionTable + ` (version_id, is_applied) VALUES (%[2]d, true);
-END $once$;
-`
+END $once$`
 
 // onceInbox is the form of the migration of the inbox. The migration runs only if the inbox is not installed. The
 // argument is its SQL.
@@ -113,5 +119,4 @@ DO $once$ BEGIN -- inbox
         EXECUTE $migration$
 %s$migration$;
     END IF;
-END $once$;
-`
+END $once$`

@@ -102,18 +102,32 @@ func TestPrintedScriptTakesTheLock(t *testing.T) {
 	}
 }
 
-// Without a transaction, a script without BEGIN would run with the search_path of the session and without the lock.
-func TestPrintedScriptNeedsATransaction(t *testing.T) {
+// Doctrine, Ecto and others prepare the SQL of a migration, and PostgreSQL prepares only one statement at once. The
+// script also needs one transaction, with its lock and search_path, if the tool runs without one. The name of a role may
+// look like a quote of the script.
+func TestPrintedScriptIsOneStatement(t *testing.T) {
 	t.Parallel()
-	psql := dbtest.Client(t, "psql")
-	dsn := dbtest.Empty(t)
-	apply := exec.CommandContext(dbtest.Context(t), psql, "-qX", "-v", "ON_ERROR_STOP=1", dsn)
-	apply.Stdin = strings.NewReader(printed(t, sql.Script{NoTransaction: true}))
-	if out, err := apply.CombinedOutput(); err == nil || !strings.Contains(string(out), "do not run in one transaction") {
-		t.Errorf("psql: got %v and the output %q, want an error about the transaction", err, out)
+	conn := connect(t, dbtest.Empty(t))
+	app := createRole(t, conn, "app$part$rowcast$$_$")
+	run(t, conn, "SET standard_conforming_strings = off")
+	script := printed(t, sql.Script{NoTransaction: true, Inbox: true, Roles: sql.Roles{Apps: []string{app}}})
+	for range 2 { // the second run changes nothing
+		if _, err := conn.PgConn().ExecParams(dbtest.Context(t), script, nil, nil, nil, nil).Close(); err != nil {
+			t.Fatal(err)
+		}
 	}
-	if got := text(t, connect(t, dsn), "SELECT coalesce(to_regnamespace('rowcast')::text, 'none')"); got != "none" {
-		t.Errorf("got the schema %s, want none", got)
+	if got := text(t, conn, "SELECT concat_ws(' ', current_setting('search_path'), current_setting('standard_conforming_strings'))"); got != `"$user", public off` {
+		t.Errorf("got the settings %s, want those from before the script", got)
+	}
+	if missing, err := sql.Missing(dbtest.Context(t), conn, app, sql.AppRights()...); err != nil || len(missing) > 0 {
+		t.Errorf("got the missing rights %v, %v, want none", missing, err)
+	}
+	run(t, conn, "SET search_path = pg_catalog; SET standard_conforming_strings = on")
+	if all, err := sql.Differences(dbtest.Context(t), conn); err != nil || len(all) > 0 {
+		t.Errorf("Differences: got %v, %v, want none", all, err)
+	}
+	if err := sql.CheckInbox(dbtest.Context(t), conn); err != nil {
+		t.Errorf("CheckInbox: %v", err)
 	}
 }
 
