@@ -81,6 +81,7 @@ func TestAttackOddRequests(t *testing.T) {
 		"a NUL in a header":         {"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-A: b\x00c\r\n\r\n" + smuggled, "400"},
 		"pipelined requests":        {"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n" + smuggled, "200 200"},
 		"HTTP/1.0 with chunks":      {"GET /healthz HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + smuggled, "200"},
+		"HTTP/1.0, kept alive":      {"GET /healthz HTTP/1.0\r\nConnection: keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n5 /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n", "200"},
 		"HTTP/0.9":                  {"GET /events?uid=a\r\n\r\n", "400"},
 		"HTTP/2 without an upgrade": {"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "404"},
 		"HTTP/9.9":                  {"GET /healthz HTTP/9.9\r\nHost: localhost\r\n\r\n", "505"},
@@ -99,12 +100,14 @@ func TestAttackOddRequests(t *testing.T) {
 		"a control character in the path": {"GET /events\x01?uid=a HTTP/1.1\r\nHost: localhost\r\n\r\n", "400"},
 
 		// Methods.
-		"OPTIONS": {"OPTIONS /events?uid=a HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", "405"},
-		"PUT":     {"PUT /events?uid=a HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", "405"},
-		"TRACE":   {"TRACE /events?uid=a HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", "405"},
-		"CONNECT": {"CONNECT evil.example:443 HTTP/1.1\r\nHost: evil.example:443\r\nConnection: close\r\n\r\n", "403"},
-		"unknown": {"EVENTS /events?uid=a HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", "405"},
-		"none":    {" /events?uid=a HTTP/1.1\r\nHost: localhost\r\n\r\n", "400"},
+		"OPTIONS *":             {"OPTIONS * HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nhello" + smuggled, "404"},
+		"OPTIONS * at a domain": {"OPTIONS * HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n", "403"},
+		"OPTIONS":               {"OPTIONS /events?uid=a HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", "405"},
+		"PUT":                   {"PUT /events?uid=a HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", "405"},
+		"TRACE":                 {"TRACE /events?uid=a HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", "405"},
+		"CONNECT":               {"CONNECT evil.example:443 HTTP/1.1\r\nHost: evil.example:443\r\nConnection: close\r\n\r\n", "403"},
+		"unknown":               {"EVENTS /events?uid=a HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", "405"},
+		"none":                  {" /events?uid=a HTTP/1.1\r\nHost: localhost\r\n\r\n", "400"},
 
 		// Long requests. The first three have about 12,000 bytes. A cursor with 1,000 transactions in flight has fewer
 		// than 7,500.

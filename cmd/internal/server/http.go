@@ -69,6 +69,9 @@ func (s *Server) newServer(ctx context.Context, address string, handler http.Han
 		ConnState:      idle.track,
 		ConnContext:    idle.withConn,
 		ErrorLog:       log.New(httpLog{s}, "", 0),
+
+		// net/http would answer OPTIONS * itself, without the middlewares limitTime and AsLocalhost.
+		DisableGeneralOptionsHandler: true,
 	}}, nil
 }
 
