@@ -2,6 +2,7 @@ package auth
 
 import (
 	"bytes"
+	"context"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -46,5 +47,19 @@ func testLeftOut(t *testing.T, answer error) {
 			t.Errorf("%d requests: got the log %s, want %d lines with %q (if empty, without left_out)", step.requests, got, step.lines, step.leftOut)
 		}
 		time.Sleep(time.Minute)
+	}
+}
+
+// A client that has disconnected is not answered with 200, because it may have closed only its side of the connection.
+func TestDisconnectedClientIsNotAccepted(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	h := Handler{Hub: &stream.Hub{}, Logger: slog.New(slog.DiscardHandler)}
+	h.Authenticate = func(r *http.Request) (stream.Grant, error) { return stream.Grant{}, r.Context().Err() }
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, httptest.NewRequestWithContext(ctx, http.MethodGet, "/events", nil))
+	if w.Code != 499 || h.Stats.Unavailable.Load() != 0 {
+		t.Errorf("got the status %d and %d clients told to retry later, want 499 and none", w.Code, h.Stats.Unavailable.Load())
 	}
 }

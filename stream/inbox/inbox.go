@@ -145,7 +145,8 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, action string) i
 		w.Header().Set("Content-Length", strconv.Itoa(len(answer)))
 		_, _ = w.Write(answer)
 		return http.StatusOK
-	case !known: // the client has disconnected
+	case !known: // the client has disconnected, or has only stopped sending, and can still receive
+		w.WriteHeader(disconnected) // without a call, net/http would answer 200
 		return disconnected
 	default:
 		if p.retry > 0 {

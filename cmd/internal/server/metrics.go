@@ -69,7 +69,8 @@ func (h *metricsHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	result := h.await()
 	select {
 	case <-result.done:
-	case <-r.Context().Done():
+	case <-r.Context().Done(): // the client has disconnected, or has only stopped sending, and can still receive
+		w.WriteHeader(499) // without a call, net/http would answer 200, and nginx uses this number, too
 		return
 	}
 	if result.err != nil {

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"errors"
 	"net/http"
 	"net/http/httptest"
@@ -86,6 +87,22 @@ func TestMetricsError(t *testing.T) {
 	if w.Code != http.StatusInternalServerError || !strings.Contains(w.Body.String(), "oops") {
 		t.Errorf("got the status %d and %q, want 500 and the error oops", w.Code, w.Body)
 	}
+}
+
+// A client that has closed its side of the connection does not receive an empty answer as if there were no metrics.
+func TestMetricsAreNotEmpty(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		h := &metricsHandler{gather: prometheus.NewRegistry().Gather, from: time.Now().Add(metricsInterval)}
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequestWithContext(ctx, http.MethodGet, "/metrics", nil))
+		if w.Code != 499 {
+			t.Errorf("got the status %d, want 499", w.Code)
+		}
+		time.Sleep(2 * metricsInterval) // in the bubble, until the metrics have been gathered
+	})
 }
 
 type failingCollector struct{}
