@@ -9,6 +9,7 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
+	"time"
 
 	"rowcast/listener/failures"
 	"rowcast/listener/feed"
@@ -20,6 +21,7 @@ import (
 func (s *Server) disconnect(w http.ResponseWriter, r *http.Request) {
 	recipient, status, text := recipientOf(w, r)
 	if text != "" {
+		beginAnswer(w)
 		http.Error(w, text, status)
 		return
 	}
@@ -40,7 +42,13 @@ func (s *Server) disconnect(w http.ResponseWriter, r *http.Request) {
 	} else {
 		s.Failures.Succeeded(failures.Disconnect)
 	}
+	beginAnswer(w)
 	WriteJSON(w, status, answer)
+}
+
+// beginAnswer begins the time limit of limitTime again, because the body, or PostgreSQL, may have taken long.
+func beginAnswer(w http.ResponseWriter) {
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(answerTime))
 }
 
 // refuseBrowsers is a middleware that refuses requests from web pages. An administrator can reach AdminListen, so a

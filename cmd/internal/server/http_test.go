@@ -214,6 +214,47 @@ func TestAnswerAfterSlowAuthentication(t *testing.T) {
 	})
 }
 
+// A caller of /disconnect receives the answer even if its body and PostgreSQL were slow, or if the body did not arrive in
+// time. Otherwise the caller would not know whether the user was disconnected.
+func TestAnswerAfterSlowDisconnect(t *testing.T) {
+	t.Parallel()
+	for status, slowBody := range map[int]time.Duration{http.StatusServiceUnavailable: 10 * time.Second, http.StatusBadRequest: time.Minute} {
+		t.Run(http.StatusText(status), func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				s := New(&pgx.ConnConfig{}, slog.New(slog.DiscardHandler))
+				s.AdminListen = "127.0.0.1:0"
+				s.disconnectOthers = func(context.Context, string) error {
+					time.Sleep(10 * time.Second)
+					return errors.New("no answer")
+				}
+				_, admin := s.routers()
+				server, err := s.newServer(context.Background(), s.AdminListen, admin, newIdleConns(10))
+				if err != nil {
+					t.Fatal(err)
+				}
+				_ = server.socket.Close()
+				p := make(pipes)
+				go func() { _ = server.http.Serve(p) }()
+				conn := p.dial(t, "POST /disconnect HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: 11\r\n\r\nrecipient=")
+				go func() {
+					time.Sleep(slowBody)
+					_, _ = io.WriteString(conn, "a") // the server may have closed the connection
+				}()
+				response, err := http.ReadResponse(bufio.NewReader(conn), nil)
+				if err != nil || response.StatusCode != status {
+					t.Errorf("got %v, %v, want the status %d", response, err, status)
+				}
+				_ = conn.Close()
+				if err := server.http.Close(); err != nil {
+					t.Error(err)
+				}
+				time.Sleep(slowBody) // in the bubble, until its goroutines have ended
+			})
+		})
+	}
+}
+
 // Clients can cause only a limited number of log lines. Denials have a limit of their own, so that failures of the
 // authentication are still logged.
 func TestAttackLogLines(t *testing.T) {
