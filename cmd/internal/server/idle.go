@@ -22,7 +22,8 @@ import (
 //     been waiting for a request the longest. If none of its connections is waiting, the address loses the connection
 //     with the newest request, because older requests will be finished sooner.
 //  2. If connections are waiting for a request, the address with the most waiting connections loses the connection that
-//     has been waiting the longest.
+//     has been waiting the longest. Of several such addresses, it is the address whose connection has been waiting the
+//     longest.
 //  3. Otherwise, the address with the most connections loses the connection with the newest request.
 //
 // An address is an IPv4 address or an IPv6 network of 64 bits. While a request that came through a trusted proxy is
@@ -35,14 +36,16 @@ type idleConns struct {
 	conns     map[net.Conn]*idleConn
 	peers     map[netip.Addr]*peer
 	byTotal   peerHeap // the peers, ordered by the number of their connections
-	byWaiting peerHeap // the peers, ordered by the number of their connections that wait for a request
+	byWaiting peerHeap // the peers, ordered by the number of their connections that wait for a request, and then by the longest wait
+	moves     uint64   // the number of calls of move
 }
 
 // An idleConn is a connection without a stream.
 type idleConn struct {
 	conn    net.Conn
 	peer    *peer
-	waiting bool // the connection waits for a request
+	waiting bool   // the connection waits for a request
+	since   uint64 // the value of idleConns.moves when the connection was put into its list
 	element *list.Element
 }
 
@@ -55,8 +58,8 @@ type peer struct {
 
 func newIdleConns(limit int) *idleConns {
 	c := &idleConns{max: limit, conns: make(map[net.Conn]*idleConn), peers: make(map[netip.Addr]*peer)}
-	c.byTotal = peerHeap{size: (*peer).total, index: 0}
-	c.byWaiting = peerHeap{size: func(p *peer) int { return p.waiting.Len() }, index: 1}
+	c.byTotal = peerHeap{before: func(p, q *peer) bool { return p.total() > q.total() }, index: 0}
+	c.byWaiting = peerHeap{before: (*peer).waitsMore, index: 1}
 	return c
 }
 
@@ -120,7 +123,8 @@ func (c *idleConns) move(i *idleConn, address netip.Addr, waiting bool) {
 		heap.Push(&c.byTotal, p)
 		heap.Push(&c.byWaiting, p)
 	}
-	i.peer, i.waiting = p, waiting
+	c.moves++
+	i.peer, i.waiting, i.since = p, waiting, c.moves
 	i.element = p.list(waiting).PushBack(i)
 	c.fix(p)
 }
@@ -151,6 +155,16 @@ func (c *idleConns) fix(p *peer) {
 
 func (p *peer) total() int { return p.waiting.Len() + p.serving.Len() }
 
+// waitsMore reports whether p has more waiting connections than q or, if they have equally many, a connection that has
+// been waiting longer than all those of q.
+func (p *peer) waitsMore(q *peer) bool {
+	n, m := p.waiting.Len(), q.waiting.Len()
+	if n != m || n == 0 {
+		return n > m
+	}
+	return p.waiting.Front().Value.(*idleConn).since < q.waiting.Front().Value.(*idleConn).since
+}
+
 func (p *peer) list(waiting bool) *list.List {
 	if waiting {
 		return &p.waiting
@@ -180,16 +194,16 @@ func (c *idleConns) beginPoll(r *http.Request) (answering func()) {
 	}
 }
 
-// A peerHeap is a heap of peers whose first element has the largest size.
+// A peerHeap is a heap of peers. No peer is before the first one.
 type peerHeap struct {
-	all   []*peer
-	size  func(*peer) int
-	index int // which of peer.positions belongs to this heap
+	all    []*peer
+	before func(p, q *peer) bool
+	index  int // which of peer.positions belongs to this heap
 }
 
 func (h *peerHeap) first() *peer       { return h.all[0] }
 func (h *peerHeap) Len() int           { return len(h.all) }
-func (h *peerHeap) Less(i, j int) bool { return h.size(h.all[i]) > h.size(h.all[j]) }
+func (h *peerHeap) Less(i, j int) bool { return h.before(h.all[i], h.all[j]) }
 func (h *peerHeap) Swap(i, j int) {
 	h.all[i], h.all[j] = h.all[j], h.all[i]
 	h.all[i].positions[h.index], h.all[j].positions[h.index] = i, j

@@ -134,6 +134,23 @@ func TestIdleConnsVictim(t *testing.T) {
 	}
 }
 
+// If each connection has an address of its own, the connections that have been waiting the longest are closed. Each of
+// them has time to send its request, however many connections an attacker opens from different addresses.
+func TestIdleConnsOfManyAddresses(t *testing.T) {
+	t.Parallel()
+	const most = 100
+	idle := newIdleConns(most)
+	var all []*fakeConn
+	for i := range 10 * most {
+		c := &fakeConn{from: fmt.Sprintf("192.0.%d.%d", i/250, i%250)}
+		all = append(all, c)
+		idle.track(c, http.StateNew)
+		if n := slices.IndexFunc(all, func(c *fakeConn) bool { return !c.closed }); n != max(0, len(all)-most) {
+			t.Fatalf("after %d connections, the oldest open one has the index %d, want %d", len(all), n, max(0, len(all)-most))
+		}
+	}
+}
+
 // Behind a trusted proxy, a connection counts for the proxy's client while a request is being answered.
 func TestIdleConnsBehindAProxy(t *testing.T) {
 	t.Parallel()
@@ -220,6 +237,12 @@ func checkIdleConns(t *testing.T, idle *idleConns, open []*fakeConn) {
 		}
 	case !got.waiting || waiting[from] != mostWaiting:
 		t.Fatalf("chose a connection of %s (waiting: %v), want a waiting connection of an address with the most of these: %v", from, got.waiting, waiting)
+	default:
+		for _, c := range open {
+			if other := idle.conns[c]; other.waiting && waiting[c.from] == mostWaiting && other.since < got.since {
+				t.Fatalf("chose a connection of %s, although a connection of %s has been waiting longer; waiting: %v", from, c.from, waiting)
+			}
+		}
 	}
 }
 
