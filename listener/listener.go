@@ -130,16 +130,16 @@ type Listener struct {
 
 	// Only Run's goroutine uses these fields. They outlive a session.
 	cursor      cursor.Cursor
-	begun       bool            // cursor is set: the first session has found where to begin
-	delivered   deliveredRows   // the last delivered rows, which a crash may lose
-	level       level           // bounds the rows of the next page
-	historyLost bool            // rowcast.history had no row when the last page was read
-	isLagging   bool            // the warning about LagLimit was logged, and the listener has not read to the end since
-	warmUntil   time.Time       // when the listener stops reading the recent rows (Warm); zero if it is not reading them
-	listenPause time.Duration   // for how long the listener does not listen after a notification has ended its session
-	listenFrom  time.Time       // when the listener may listen again (see pauseListening)
-	foreign     int64           // the result of the last count of inspect, which warns if the next result is higher
-	serving     []chan struct{} // closed at the end of the present fetch, or of the next one that succeeds
+	begun       bool          // cursor is set: the first session has found where to begin
+	delivered   deliveredRows // the last delivered rows, which a crash may lose
+	level       level         // bounds the rows of the next page
+	historyLost bool          // rowcast.history had no row when the last page was read
+	isLagging   bool          // the warning about LagLimit was logged, and the listener has not read to the end since
+	warmUntil   time.Time     // when the listener stops reading the recent rows (Warm); zero if it is not reading them
+	listenPause time.Duration // for how long the listener does not listen after a notification has ended its session
+	listenFrom  time.Time     // when the listener may listen again (see pauseListening)
+	foreign     int64         // the result of the last count of inspect, which warns if the next result is higher
+	serving     chan struct{} // closed at the end of the present fetch, or of the next one that succeeds; nil if nobody waits for it
 
 	unreadableLog loglimit.Limit
 
@@ -305,16 +305,21 @@ var ErrStandby = errors.New("the database is a standby: connect to the primary (
 
 // requests are requests of other goroutines to Run's goroutine.
 type requests struct {
-	fetches   []chan struct{} // each is closed at the end of a fetch that began after the request
-	woken     bool            // the next wait must end at once
-	interrupt func()          // ends the present wait; nil if there is none
+	fetch     chan struct{} // closed at the end of a fetch that begins after the requests; nil if there is no request
+	woken     bool          // the next wait must end at once
+	interrupt func()        // ends the present wait; nil if there is none
 }
 
 // CatchUp returns nil once everything that was committed before the call has been delivered. It returns the error of
 // the context if the context ends first.
 func (l *Listener) CatchUp(ctx context.Context) error {
-	done := make(chan struct{})
-	l.requests.Do(func(r *requests) { r.fetches = append(r.fetches, done) })
+	var done chan struct{}
+	l.requests.Do(func(r *requests) {
+		if r.fetch == nil {
+			r.fetch = make(chan struct{})
+		}
+		done = r.fetch // all callers share it, so callers that give up while there is no session leave nothing behind
+	})
 	l.wake()
 	select {
 	case <-done:
@@ -339,7 +344,7 @@ func (l *Listener) wake() {
 func (l *Listener) beginWait(interrupt func()) {
 	l.requests.Do(func(r *requests) {
 		r.interrupt = interrupt
-		if r.woken || len(r.fetches) > 0 {
+		if r.woken || r.fetch != nil {
 			r.woken = false
 			interrupt()
 		}
@@ -353,12 +358,22 @@ func (l *Listener) endWait() {
 
 // isFetchRequested reports whether a caller of CatchUp waits for a fetch to begin.
 func (l *Listener) isFetchRequested() (requested bool) {
-	l.requests.Do(func(r *requests) { requested = len(r.fetches) > 0 })
+	l.requests.Do(func(r *requests) { requested = r.fetch != nil })
 	return requested
 }
 
-// takeRequests removes the requests for a fetch, and returns them. A fetch that begins now answers them.
-func (l *Listener) takeRequests() (fetches []chan struct{}) {
-	l.requests.Do(func(r *requests) { fetches, r.fetches = r.fetches, nil })
-	return fetches
+// beginServing is called when a fetch begins, which answers the requests. If the fetch before it has failed, the fetch
+// answers only the requests that the failed one should have answered. Another fetch then follows at once.
+func (l *Listener) beginServing() {
+	if l.serving == nil {
+		l.requests.Do(func(r *requests) { l.serving, r.fetch = r.fetch, nil })
+	}
+}
+
+// endServing is called when a fetch has succeeded.
+func (l *Listener) endServing() {
+	if l.serving != nil {
+		close(l.serving)
+		l.serving = nil
+	}
 }

@@ -166,7 +166,7 @@ func (s *session) failed(err error) failures.Operation {
 // fetch reads and delivers all rows that are visible now and have not been read, page after page. After each page, it
 // answers the notifications that have a payload. In the end, it answers the callers of CatchUp.
 func (s *session) fetch(ctx context.Context, why reason) (fetched, error) {
-	s.serving = append(s.serving, s.takeRequests()...)
+	s.beginServing()
 	s.link.announced = false
 	done, began := fetched{reason: why}, time.Now()
 	if err := s.readAll(ctx, &done, began); err != nil {
@@ -175,10 +175,7 @@ func (s *session) fetch(ctx context.Context, why reason) (fetched, error) {
 	if err := s.inspect(ctx); err != nil {
 		return done, err
 	}
-	for _, served := range s.serving {
-		close(served)
-	}
-	s.serving = nil
+	s.endServing()
 	s.link.answerCalls()
 	done.took = time.Since(began)
 	s.span.add(done)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"sync"
 	"testing"
@@ -255,6 +256,29 @@ func TestCatchUp(t *testing.T) {
 	if err := hub.CatchUp(ctx); !errors.Is(err, context.Canceled) {
 		t.Errorf("CatchUp after the end of Run: got error %v, want %v", err, context.Canceled)
 	}
+}
+
+// While there is no session with PostgreSQL, clients can call CatchUp and give up again and again. The listener keeps
+// nothing for the calls that were given up. The test is not parallel, because it measures the memory of the whole process.
+func TestCatchUpsThatAreGivenUpUseNoMemory(t *testing.T) {
+	const calls, most = 200_000, 2 << 20
+	l := new(listener.Listener)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	memory := func() uint64 {
+		var stats runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&stats)
+		return stats.HeapAlloc
+	}
+	before := memory()
+	for range calls {
+		_ = l.CatchUp(ctx)
+	}
+	if after := memory(); after > before+most {
+		t.Errorf("%d calls that were given up use %d bytes, want at most %d", calls, after-before, most)
+	}
+	runtime.KeepAlive(l)
 }
 
 func TestCatchUpOutlivesTheSession(t *testing.T) {
