@@ -214,14 +214,15 @@ func (p *parkLock) release(ctx context.Context) error {
 // release at their next safety poll, within about Look (1 s).
 func (p *parkLock) notifyReleased(ctx context.Context, conn *pgx.Conn) (bool, error) {
 	_, err := conn.Exec(ctx, "SELECT pg_notify($1, '')", releasedChannel)
-	if p.isRefused(err) {
+	switch {
+	case p.isRefused(err):
 		p.failures.Warn(p.logger, failures.Unpark, err, "cannot notify the other hubs of the released park lock")
-		return false, nil
-	}
-	if err == nil {
+	case err != nil:
+		return false, fmt.Errorf("%w: %w", errParkLock, err)
+	default:
 		p.failures.Succeeded(failures.Unpark)
 	}
-	return false, err
+	return false, nil
 }
 
 // A background is a connection on which one job at a time may run in a goroutine of its own. Only Run's goroutine uses

@@ -277,3 +277,24 @@ func TestRefusedParkLockIsShown(t *testing.T) {
 	wantData(t, hub.rows(t, 1), `"1"`)
 	shown(failures.Unpark, "cannot notify the other hubs of the released park lock")
 }
+
+// If the second connection breaks while it notifies the other hubs of a release, the failure counts for the operation
+// park_lock, and not for fetch. In this test, the NOTIFY ends its own session.
+func TestLossDuringTheNotificationOfAReleaseCountsForTheParkLock(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	conn := connect(t, dsn)
+	exec(t, conn, "ALTER FUNCTION pg_catalog.pg_notify(text, text) RENAME TO pg_notify_itself")
+	exec(t, conn, `CREATE FUNCTION pg_catalog.pg_notify(text, text) RETURNS void LANGUAGE plpgsql AS $$ BEGIN
+		IF current_setting('application_name') = 'rowcast park lock' THEN PERFORM pg_terminate_backend(pg_backend_pid()); END IF;
+		PERFORM pg_notify_itself($1, $2);
+	END $$`)
+	hub := listen(t, dsn, func(l *listener.Listener) { l.Busy = 1e-6 }) // polls for almost a second after a row
+	hub.waitForLock(t, 1)
+	sessions := hub.Stats.Sessions.Load()
+	insert(t, conn, "row") // the hub releases the lock
+	hub.until(t, func() bool { return hub.Stats.Sessions.Load() > sessions })
+	if lock, fetch := hub.Failures.Of(failures.ParkLock).Total, hub.Failures.Of(failures.Fetch).Total; lock != 1 || fetch != 0 {
+		t.Errorf("the loss counts %d times for %s and %d times for %s, want 1 and 0", lock, failures.ParkLock, fetch, failures.Fetch)
+	}
+}
