@@ -19,9 +19,10 @@
 //	           URL                                    names an unknown key, at most   Set: the keys …
 //	                                                  every 10 s
 //	accept     accepting connections of clients       after 5 ms, doubled up to 1 s   cannot accept connections
-//	inbox      a statement that PostgreSQL has ended  at once, one time; after a      cannot read or change an inbox
-//	           because of a deadlock                  second deadlock or another
-//	                                                  failure, the client gets 503
+//	inbox      a statement that PostgreSQL has ended  after 50 ms, at most twice;     cannot read or change an inbox
+//	           because of a deadlock                  after a third deadlock or
+//	                                                  another failure, the client
+//	                                                  gets 503
 //
 // The metric rowcast_failures_total counts the failures of each operation, and the body of /readyz lists the operations
 // that are failing. The operation jwks is failing if the last read of any URL has failed. The operations
