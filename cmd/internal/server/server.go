@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"runtime"
+	"sync"
 
 	"github.com/go-chi/chi/v5"
 	"github.com/jackc/pgx/v5"
@@ -87,13 +88,15 @@ func (s *Server) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer replayer.Close()
+	var closing sync.WaitGroup // while PostgreSQL does not answer, each of the two takes a second
+	defer closing.Wait()
+	defer closing.Go(replayer.Close)
 	s.connect(replayer)
 	closeInbox, err := s.openInbox(ctx)
 	if err != nil {
 		return err
 	}
-	defer closeInbox()
+	defer closing.Go(closeInbox)
 	servers, err := s.open(ctx)
 	if err != nil {
 		return err
