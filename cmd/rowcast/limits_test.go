@@ -224,3 +224,14 @@ func TestMoreConnectionsThanFiles(t *testing.T) {
 		t.Errorf("got %d, %q, want 2 and an error about the limit of open files", code, stderr)
 	}
 }
+
+// A demo does not start either if the limit of open files leaves none for streams.
+func TestDemoNeedsOpenFiles(t *testing.T) {
+	t.Parallel()
+	p := spawnProgram(t, nil, 24, "demo", "--listen=127.0.0.1:0", "--database-url", dbtest.Empty(t))
+	err := p.wait(t)
+	const want = "rowcast: this process may have only 24 open files"
+	if code := p.cmd.ProcessState.ExitCode(); code != 1 || !strings.Contains(p.err.String(), want) {
+		t.Errorf("got %v and %q, want exit code 1 and %q", err, p.err, want)
+	}
+}

@@ -19,7 +19,7 @@ func (s *Server) LimitStreams(streams int) error {
 		own += inboxConns
 	}
 	d, err := divideDescriptors(descriptors(), streams, s.Replays, own)
-	if err != nil {
+	if s.noLimit = err; err != nil {
 		return err
 	}
 	s.Hub.Limits.Streams, s.idle = d.streams, newIdleConns(d.idle)

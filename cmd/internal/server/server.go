@@ -52,6 +52,7 @@ type Server struct {
 	Failures failures.Record
 
 	idle             *idleConns // connections without a stream at Listen
+	noLimit          error      // why the last call of LimitStreams failed; Run returns it
 	memory           memoryLimit
 	inboxes          *inboxes                                          // nil without Inbox; set by Run
 	disconnectOthers func(ctx context.Context, recipient string) error // notifies all other hubs; set by Run
@@ -68,9 +69,9 @@ const PageBytes = 1 << 20
 // New returns a server for a database. The maximum number of streams is what the limit of open files allows, until
 // LimitStreams sets another.
 func New(database *pgx.ConnConfig, logger *slog.Logger) *Server {
-	s := &Server{Logger: logger, Replays: DefaultReplays(), EventsPath: "/events", Explain: func(err error) error { return err }}
+	s := &Server{Logger: logger, Replays: DefaultReplays(), EventsPath: "/events", Explain: func(err error) error { return err }, idle: newIdleConns(0)}
 	s.Events.Hub, s.Events.Authenticate, s.Events.Logger = &s.Hub, new(auth.InsecureUID).Authenticate, logger
-	_ = s.LimitStreams(0)
+	_ = s.LimitStreams(0) // Run returns the error
 	s.Listener.Config, s.Listener.Logger, s.Hub.Logger, s.Retention.Logger = database, logger, logger, logger
 	return s
 }
@@ -84,6 +85,9 @@ func DefaultReplays() int { return min(max(runtime.GOMAXPROCS(0), 2), 4) }
 // has begun ([stream.Hub.Begun]), it asks clients to retry later. When ctx ends, the hub first ends its streams, and
 // asks new clients to retry later. After that the HTTP servers stop, and the listener stops last.
 func (s *Server) Run(ctx context.Context) error {
+	if s.noLimit != nil {
+		return s.noLimit
+	}
 	replayer, err := s.Listener.NewReplayer(ctx, s.Replays)
 	if err != nil {
 		return err
