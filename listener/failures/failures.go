@@ -4,7 +4,6 @@ package failures
 
 import (
 	"log/slog"
-	"maps"
 	"slices"
 	"time"
 
@@ -143,16 +142,4 @@ func (r *Record) Of(of Operation) (state State) {
 		}
 	})
 	return state
-}
-
-// Failing returns the operations that fail at present, sorted by name.
-func (r *Record) Failing() (failing []Operation) {
-	r.entries.Do(func(entries *map[Operation]*entry) {
-		for _, of := range slices.Sorted(maps.Keys(*entries)) {
-			if (*entries)[of].Failing() {
-				failing = append(failing, of)
-			}
-		}
-	})
-	return failing
 }
