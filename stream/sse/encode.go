@@ -8,21 +8,6 @@ import (
 	"time"
 )
 
-// An ID is an id field. The zero ID stands for no field, and leaves the client's last event id unchanged.
-type ID struct{ field string }
-
-// NewID returns the id field for a text. The text must not contain a line break, which would end the field, or a NUL,
-// because clients ignore an id with a NUL. An empty text clears the client's last event id.
-func NewID(text string) (ID, error) {
-	if strings.ContainsAny(text, "\r\n\x00") {
-		return ID{}, errors.New("an id must not contain a line break or a NUL")
-	}
-	return ID{field: "id: " + text + "\n"}, nil
-}
-
-// Append appends the field to b.
-func (id ID) Append(b []byte) []byte { return append(b, id.field...) }
-
 // A Name is the name of an event. The zero Name means "message", which needs no field.
 type Name struct{ text string }
 
@@ -57,25 +42,21 @@ func (n Name) String() string {
 	return n.text
 }
 
-// A Block is an event, unless Data is nil. If Data is nil, the client stores the ID and dispatches no event.
+// A Block has the fields of an event except the id. If Data is nil, the client dispatches no event.
 type Block struct {
 	Name Name
 	Time time.Time // see [Event.Time]; the zero Time means no field
 	Data []byte    // may contain line breaks; the client receives CR and CRLF as LF
-	ID   ID
 }
 
-// Append appends the block to b. The id is the last field, because some clients use an id before its block has ended.
-// If the id came first and the connection broke before the data, such a client would resume after an event that it has
-// not received.
-func (e Block) Append(b []byte) []byte { return append(e.ID.Append(e.AppendFields(b)), '\n') }
-
-// AppendFields appends the fields of the block except the ID. The block ends with its id field, if it has one, and an
-// empty line.
+// AppendFields appends the fields of the block. The caller writes the end of the block: the id field, if the event has an
+// id, and an empty line. The id is the last field, because some clients use an id before its block has ended. If the id
+// came first and the connection broke before the data, such a client would resume after an event that it has not received.
+// The id must not contain a line break, which would end the field, or a NUL, because clients ignore an id with a NUL.
 func (e Block) AppendFields(b []byte) []byte {
 	b = e.appendHead(b)
 	if e.Data != nil {
-		b = appendLines(b, "data: ", e.Data)
+		b = appendData(b, e.Data)
 	}
 	return b
 }
@@ -105,9 +86,6 @@ func (e Block) appendHead(b []byte) []byte {
 	return b
 }
 
-// AppendComment appends a comment, which the client ignores. Each line of text becomes a line of the comment.
-func AppendComment(b []byte, text string) []byte { return appendLines(b, ":", []byte(text)) }
-
 // AppendRetry appends a retry field: the time, in whole milliseconds, that the client must wait before it reconnects. A
 // negative time becomes 0. No block needs to follow.
 func AppendRetry(b []byte, wait time.Duration) []byte {
@@ -116,10 +94,10 @@ func AppendRetry(b []byte, wait time.Duration) []byte {
 	return append(b, '\n')
 }
 
-// appendLines appends each line of text with a prefix. CR, LF and CRLF each end one line.
-func appendLines(b []byte, prefix string, text []byte) []byte {
+// appendData appends a data field for each line of text. CR, LF and CRLF each end one line.
+func appendData(b, text []byte) []byte {
 	for {
-		b = append(b, prefix...)
+		b = append(b, "data: "...)
 		end := lineEnd(text)
 		if end < 0 {
 			b = append(b, text...)

@@ -12,49 +12,30 @@ import (
 	"rowcast/stream/sse"
 )
 
-func id(t testing.TB, text string) sse.ID {
-	t.Helper()
-	id, err := sse.NewID(text)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return id
-}
-
 func TestAppend(t *testing.T) {
 	t.Parallel()
 	tests := []struct {
 		name, got, want string
 	}{
-		{"message", string(sse.Block{Data: []byte("hi")}.Append(nil)), "data: hi\n\n"},
-		{"message by name", string(sse.Block{Name: sse.MustName("message"), Data: []byte("hi")}.Append(nil)), "data: hi\n\n"},
-		{
-			"name, data and id",
-			string(sse.Block{ID: id(t, "7-1"), Name: sse.MustName("notify"), Data: []byte(`{"a": 1}`)}.Append(nil)),
-			"event: notify\ndata: {\"a\": 1}\nid: 7-1\n\n",
-		},
-		{"no data", string(sse.Block{ID: id(t, "7"), Name: sse.MustName("x")}.Append(nil)), "event: x\nid: 7\n\n"},
+		{"message", string(sse.Block{Data: []byte("hi")}.AppendFields(nil)), "data: hi\n"},
+		{"message by name", string(sse.Block{Name: sse.MustName("message"), Data: []byte("hi")}.AppendFields(nil)), "data: hi\n"},
+		{"no data", string(sse.Block{Name: sse.MustName("x")}.AppendFields(nil)), "event: x\n"},
 		{
 			"all fields",
-			string(sse.Block{ID: id(t, "7-1"), Name: sse.MustName("notify"), Time: time.Unix(1700000000, 123_999_999), Data: []byte("1")}.Append(nil)),
-			"event: notify\ntime: 1700000000123\ndata: 1\nid: 7-1\n\n",
+			string(sse.Block{Name: sse.MustName("notify"), Time: time.Unix(1700000000, 123_999_999), Data: []byte(`{"a": 1}`)}.AppendFields(nil)),
+			"event: notify\ntime: 1700000000123\ndata: {\"a\": 1}\n",
 		},
-		{"a time before 1970", string(sse.Block{Time: time.Unix(0, -1), Data: []byte("1")}.Append(nil)), "time: -1\ndata: 1\n\n"},
-		{"only the fields", string(sse.Block{ID: id(t, "7"), Name: sse.MustName("x"), Data: []byte("y")}.AppendFields(nil)), "event: x\ndata: y\n"},
-		{"clearing the id", string(id(t, "").Append(nil)), "id: \n"},
-		{"no id", string(sse.ID{}.Append(nil)), ""},
-		{"empty data", string(sse.Block{Data: []byte{}}.Append(nil)), "data: \n\n"},
-		{"leading space", string(sse.Block{Data: []byte(" x")}.Append(nil)), "data:  x\n\n"},
+		{"a time before 1970", string(sse.Block{Time: time.Unix(0, -1), Data: []byte("1")}.AppendFields(nil)), "time: -1\ndata: 1\n"},
+		{"empty data", string(sse.Block{Data: []byte{}}.AppendFields(nil)), "data: \n"},
+		{"leading space", string(sse.Block{Data: []byte(" x")}.AppendFields(nil)), "data:  x\n"},
 		{
 			"data that would be fields",
-			string(sse.Block{Data: []byte("a\nevent: b\r\rid: 1\r\n\nretry: 0\n")}.Append(nil)),
-			"data: a\ndata: event: b\ndata: \ndata: id: 1\ndata: \ndata: retry: 0\ndata: \n\n",
+			string(sse.Block{Data: []byte("a\nevent: b\r\rid: 1\r\n\nretry: 0\n")}.AppendFields(nil)),
+			"data: a\ndata: event: b\ndata: \ndata: id: 1\ndata: \ndata: retry: 0\ndata: \n",
 		},
-		{"comment", string(sse.AppendComment(nil, "")), ":\n"},
-		{"comment that would be data", string(sse.AppendComment(nil, "a\r\n\rdata: b")), ":a\n:\n:data: b\n"},
 		{"retry", string(sse.AppendRetry(nil, 3*time.Second)), "retry: 3000\n"},
 		{"negative retry", string(sse.AppendRetry(nil, -time.Second)), "retry: 0\n"},
-		{"appended", string(sse.Block{Data: []byte("y")}.Append([]byte("x"))), "xdata: y\n\n"},
+		{"appended", string(sse.Block{Data: []byte("y")}.AppendFields([]byte("x"))), "xdata: y\n"},
 	}
 	for _, tt := range tests {
 		if tt.got != tt.want {
@@ -96,13 +77,8 @@ func BenchmarkDecode(b *testing.B) {
 	}
 }
 
-func TestInvalidIDsAndNames(t *testing.T) {
+func TestInvalidNames(t *testing.T) {
 	t.Parallel()
-	for _, text := range []string{"a\nb", "a\r", "\n", "a\x00b"} {
-		if _, err := sse.NewID(text); err == nil {
-			t.Errorf("NewID(%q): got no error, want one", text)
-		}
-	}
 	for _, text := range []string{"a\nb", "\r"} {
 		if _, err := sse.NewName(text); err == nil {
 			t.Errorf("NewName(%q): got no error, want one", text)
