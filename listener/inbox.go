@@ -24,7 +24,7 @@ import (
 type Inbox struct {
 	pool    *pgxpool.Pool
 	timeout time.Duration
-	pooled  bool // the connections go through a transaction pooler; see Replayer
+	pooled  bool // the connections go through a transaction pooler; see Replayer.withConn
 }
 
 // inboxTimeout limits the time of a statement. If the listener's Timeout is shorter, that limit applies instead.

@@ -42,17 +42,11 @@ type page struct {
 	single  int  // the number of rows that were read by statements of their own
 }
 
-type limits struct {
-	maxData   int64
-	pageRows  int
-	pageBytes int
-}
-
-func (l *Listener) limits() limits { return limits{l.MaxData, l.PageRows, l.PageBytes} }
-
 // A reader reads pages of rows.
 type reader struct {
-	limits
+	maxData    int64
+	pageRows   int
+	pageBytes  int
 	run        runner
 	unreadable func(id int64, sqlstate, reason string)
 	spare      []row // an empty slice, whose array the next page uses
@@ -65,7 +59,7 @@ type reader struct {
 type runner func(statement func(ctx context.Context, db querier) error) error
 
 func (l *Listener) reader(run runner) *reader {
-	return &reader{limits: l.limits(), run: run, unreadable: l.unreadable}
+	return &reader{maxData: l.MaxData, pageRows: l.PageRows, pageBytes: l.PageBytes, run: run, unreadable: l.unreadable}
 }
 
 // reuse lets the next page use the array of p's rows, which must no longer be needed.

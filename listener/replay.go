@@ -25,13 +25,7 @@ type Replayer struct {
 	listener  *Listener
 	pool      *pgxpool.Pool
 	notifying *pgxpool.Pool // used only by Disconnect, which must not wait for replays
-	limits    limits
-	reader    func(runner) *reader
 	levels    levels
-	timeout   time.Duration
-	// pooled is set if the connections go through a transaction pooler. Then every transaction must apply the settings
-	// itself.
-	pooled bool
 }
 
 // NewReplayer returns a Replayer with the listener's configuration. It uses at most conns connections at a time, and
@@ -51,9 +45,7 @@ func (l *Listener) NewReplayer(ctx context.Context, conns int) (*Replayer, error
 		pool.Close()
 		return nil, err
 	}
-	return &Replayer{
-		listener: l, pool: pool, notifying: notifying, limits: l.limits(), reader: l.reader, timeout: l.Timeout, pooled: l.PollOnly,
-	}, nil
+	return &Replayer{listener: l, pool: pool, notifying: notifying}, nil
 }
 
 // CatchUp calls [Listener.CatchUp].
@@ -72,7 +64,7 @@ const (
 // reconnected with a new authentication when the request comes back. Listeners with PollOnly do not receive
 // the request. Disconnect returns once the request is committed.
 func (r *Replayer) Disconnect(ctx context.Context, recipient string) error {
-	ctx, cancel := context.WithTimeout(ctx, r.timeout)
+	ctx, cancel := context.WithTimeout(ctx, r.listener.Timeout)
 	defer cancel()
 	err := r.notify(ctx, recipient, strings.HasPrefix(recipient, `"`))
 	if isUntranslatable(err) {
@@ -176,7 +168,7 @@ func (r *Replayer) Page(ctx context.Context, from, end cursor.Cursor, recipients
 	q := request{query: replayQuery, from: from, epoch: end.Epoch, snapshot: &end, extra: []any{distinct(recipients)}, level: r.levels.get(from)}
 	var p page
 	err = r.withConn(ctx, end.Epoch, func(run runner) error {
-		p, err = r.reader(run).page(q)
+		p, err = r.listener.reader(run).page(q)
 		if !isUntranslatable(err) {
 			return err
 		}
@@ -184,7 +176,7 @@ func (r *Replayer) Page(ctx context.Context, from, end cursor.Cursor, recipients
 			return err
 		}
 		q.extra = []any{distinct(recipients)}
-		p, err = r.reader(run).page(q)
+		p, err = r.listener.reader(run).page(q)
 		return err
 	})
 	if err != nil {
@@ -196,7 +188,7 @@ func (r *Replayer) Page(ctx context.Context, from, end cursor.Cursor, recipients
 		if len(p.rows) > 0 {
 			next = p.rows[len(p.rows)-1].Cursor
 		}
-		r.levels.set(next, q.level.after(&p, r.limits.pageRows))
+		r.levels.set(next, q.level.after(&p, r.listener.PageRows))
 	}
 	return p.deliverable(nil), next, p.horizon, nil
 }
@@ -244,7 +236,8 @@ func (r *Replayer) IsValid(ctx context.Context, c, now cursor.Cursor) (valid boo
 }
 
 // withConn calls use with a runner for a free connection, and waits for one if all are busy. withConn returns ErrEpoch
-// if the connection is of another epoch.
+// if the connection is of another epoch. With PollOnly, every transaction applies the settings itself, because the
+// connections may go through a transaction pooler.
 func (r *Replayer) withConn(ctx context.Context, epoch cursor.Tag, use func(runner) error) error {
 	// Waiting for a free connection has no time limit of its own.
 	conn, err := r.pool.Acquire(ctx)
@@ -252,17 +245,17 @@ func (r *Replayer) withConn(ctx context.Context, epoch cursor.Tag, use func(runn
 		return err
 	}
 	defer conn.Release()
-	if !r.pooled && conn.Conn().PgConn().CustomData()[epochKey] != epoch {
+	if !r.listener.PollOnly && conn.Conn().PgConn().CustomData()[epochKey] != epoch {
 		_ = conn.Conn().Close(ctx) // so that the pool does not use the connection again
 		return ErrEpoch
 	}
 	return use(func(statement func(context.Context, querier) error) error {
-		ctx, cancel := context.WithTimeout(ctx, r.timeout)
+		ctx, cancel := context.WithTimeout(ctx, r.listener.Timeout)
 		defer cancel()
-		if !r.pooled {
+		if !r.listener.PollOnly {
 			return statement(ctx, conn)
 		}
-		return inTransaction(ctx, conn.Conn(), r.timeout, func(tx querier) error {
+		return inTransaction(ctx, conn.Conn(), r.listener.Timeout, func(tx querier) error {
 			now, err := readEpoch(ctx, tx)
 			if err != nil {
 				return err
