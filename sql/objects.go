@@ -15,7 +15,7 @@ import (
 //go:embed objects.txt
 var objects string
 
-// inboxObjects lists the objects that [Migrate] installs for the inbox.
+// inboxObjects lists the objects that [Migrator.Migrate] installs if Inbox is set.
 //
 //go:embed inbox/objects.txt
 var inboxObjects string

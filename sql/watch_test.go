@@ -326,7 +326,7 @@ func TestWatchFunctionIsPrivateAndRemoved(t *testing.T) {
 	const functions = "FROM pg_proc WHERE pronamespace = 'rowcast'::regnamespace AND proname LIKE 'watch\\_________________________________'"
 	run(t, conn, "CREATE TABLE t (a int); SELECT rowcast.watch('t', 'a'); SELECT rowcast.watch('t', 'a')")
 	if got := text(t, conn, "SELECT string_agg(has_function_privilege('pg_monitor', oid, 'EXECUTE')::text, ' ') "+functions); got != "false" {
-		t.Errorf("whether another role may call each trigger function: got %q, want false for one function", got)
+		t.Errorf("may another role call the trigger functions of the table: got %q, want one function, and false for it", got)
 	}
 	if got := text(t, conn, "SELECT concat(rowcast.unwatch('t'), rowcast.unwatch('t'))"); got != "tf" {
 		t.Errorf("unwatch twice: got %q, want tf: the table was watched, and then not", got)

@@ -265,7 +265,7 @@ func (s *subscriber) goLive(missed []*frame, steps *cursor.Steps) {
 	o.load(missed, steps)
 }
 
-// replay gives a joining stream frames to write.
+// replay adds frames to the backlog of a stream that is joining.
 func (s *subscriber) replay(frames []*frame, steps *cursor.Steps) {
 	o := s.output.Lock()
 	defer s.output.Unlock()

@@ -49,7 +49,7 @@ func checkClient(c *client, table []*row) (findings []finding) {
 		case r.ID < last[r.of]:
 			find("delivered after a row of its transaction with a higher id", r)
 		case r.of.ended < youngest:
-			find("delivered after a row of a transaction that began only after this row's transaction had ended", r)
+			find("delivered after a row of a transaction that began later", r) // that began when the transaction of r had ended
 		}
 		received[r.serial], last[r.of], youngest = true, r.ID, max(youngest, r.of.began)
 	}
@@ -92,7 +92,7 @@ func TestCheckClient(t *testing.T) {
 		"no rows":                                {nil, []string{"lost 2", "lost 4", "lost 3", "lost 5"}},
 		"a repeated row":                         {[]*row{a, b, c, d, c}, []string{"repeated 3"}},
 		"a swap in a transaction":                {[]*row{b, a, c, d}, []string{"delivered after a row of its transaction with a higher id 2"}},
-		"a swap of transactions":                 {[]*row{a, b, d, c}, []string{"delivered after a row of a transaction that began only after this row's transaction had ended 3"}},
+		"a swap of transactions":                 {[]*row{a, b, d, c}, []string{"delivered after a row of a transaction that began later 3"}},
 		"a row of another recipient":             {[]*row{a, b, c, d, bobs}, []string{"not due 6"}},
 		"a row that was there before":            {[]*row{old, a, b, c, d}, []string{"not due 1"}},
 		"a row that was rolled back":             {[]*row{a, b, c, d, aborts}, []string{"not due 7"}},
