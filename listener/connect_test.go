@@ -175,7 +175,7 @@ func TestPreflightDuringARestore(t *testing.T) {
 	for _, restore := range []string{
 		"SELECT",
 		"INSERT INTO rowcast.history SELECT * FROM saved; UPDATE rowcast.history SET system_identifier = 7, horizon = '999999999999'",
-		"INSERT INTO rowcast.migrations OVERRIDING SYSTEM VALUE SELECT * FROM versions", // from here on, the schema is complete and of another server
+		"INSERT INTO rowcast.migrations OVERRIDING SYSTEM VALUE SELECT * FROM versions", // from here on, only indexes are missing, and the history is of another server
 	} {
 		exec(t, conn, restore)
 		if err := l.Preflight(limited(t)); !errors.Is(err, listener.ErrIncomplete) {

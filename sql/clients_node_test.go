@@ -18,7 +18,8 @@ import (
 // versions of these clients.
 const nodeDir = "../.ci/clients/npm"
 
-// nodeClients are the names of the programs in nodeDir, by the first line of the code in README.md.
+// nodeClients has, for each client, the name of its program in nodeDir. The name of the client is the comment in the first
+// line of its code in README.md.
 var nodeClients = map[string]string{
 	"pg": "pg", "Postgres.js": "postgres", "Knex": "knex", "Kysely": "kysely",
 	"Drizzle": "drizzle", "Sequelize": "sequelize", "TypeORM": "typeorm", "Prisma": "prisma",

@@ -76,8 +76,9 @@ func TestTwoConcurrentMigrationsSucceed(t *testing.T) {
 	}
 }
 
-// Settings of the database change neither what Migrate and the printed script install nor what Differences finds. With
-// an isolation level such as SERIALIZABLE, Migrate could miss what another migration has installed before it.
+// Settings of the database change neither what Migrate and the printed script install nor what Differences finds. Migrate
+// uses READ COMMITTED, whatever the default is. With SERIALIZABLE, it could miss what another migration installs while it
+// waits for the lock.
 func TestSettingsOfTheDatabaseDoNotDisturb(t *testing.T) {
 	t.Parallel()
 	psql := dbtest.Client(t, "psql")

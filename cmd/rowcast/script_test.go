@@ -177,8 +177,8 @@ func testCloseAtOnce(_ *testing.T, s *stage) {
 func testCredentials(t *testing.T, s *stage) {
 	other := newStage(t)
 	other.page = s.page
-	// The stage other is the hub, at another port of the same host. Cookies do not depend on the port, so the browser
-	// could send the page's cookie to the hub. It must send the cookie only with withCredentials.
+	// The variable other stands for the hub, which listens at another port of the same host. Cookies do not depend on the
+	// port, so the browser could send the page's cookie to the hub. It must do so only with withCredentials.
 	value[string](s.page, `document.cookie = "session=1"`)
 	for options, want := range map[string]string{"{ lastEventId: '1-c' }": "", "{ lastEventId: '1-c', withCredentials: true }": "session=1"} {
 		s.await("window.listen")

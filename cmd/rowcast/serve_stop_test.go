@@ -81,7 +81,7 @@ func TestServeEndsBySignal(t *testing.T) {
 func TestSecondSignalEndsAtOnce(t *testing.T) {
 	t.Parallel()
 	p, url := spawnServe(t, dbtest.Database(t), "--drain", "6s")
-	openStreams(t, url, 20) // with more streams, the last one ends later: after about 4.5 s
+	openStreams(t, url, 1) // the hub ends it after about 4.5 s, so the hub still runs at the second signal
 	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}

@@ -84,7 +84,7 @@ func (c *watchCmd) Run(ctx context.Context, console console) error {
 // qualified matches the name of a table with its schema, in the syntax of SQL.
 var qualified = regexp.MustCompile(`^(?:[\pL_][\pL\pM\pN_$]*|"(?:[^"]|"")+")\.(?:[\pL_][\pL\pM\pN_$]*|"(?:[^"]|"")+")$`)
 
-// check returns an error if a required argument is missing, or if arguments cannot be combined.
+// check returns an error if the table or --recipient is missing, or if --print has a table without its schema.
 func (c *watchCmd) check() error {
 	switch {
 	case c.List:

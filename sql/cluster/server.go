@@ -95,9 +95,9 @@ kill -KILL $children || :`
 	return err
 }
 
-// stopLeftover stops the server of a process that was killed. The server stops as in a crash. If another program has
-// the process id of that server now, stopLeftover only removes the pid file of the server. With the file, PostgreSQL
-// would not start if that program runs as the same user.
+// stopLeftover stops a server that still runs because the program that started it was killed. The server stops as in a
+// crash. If another program now has the process id in the pid file, stopLeftover only removes the file. With the file,
+// PostgreSQL would not start if that program runs as the same user.
 func (c *Cluster) stopLeftover(ctx context.Context) error {
 	pid, _ := readPIDFile(c.data())
 	exists, serves := examine(pid, c.data())

@@ -174,9 +174,10 @@ BEGIN
             OFFSET scan) AS beyond);
 END $$;
 
--- inbox_mark_all() marks all rows that a cursor has seen. It changes the row of the user, and the own state of these rows:
--- - If the cursor has seen only a part of a transaction: the rows of this part, 1,000 at most.
--- - If the cursor belongs to an older list than an earlier "all": the rows that were marked as unread, or unarchived, one by one.
+-- inbox_mark_all() marks all rows that a cursor has seen, by a change of the user's row in inbox_users. In two cases it also changes
+-- rows of inbox_states:
+-- - If the cursor has seen only a part of a transaction: for the rows of this part, 1,000 at most.
+-- - If an earlier "all" had the cursor of a newer list: for the rows that the user has marked as unread, or unarchived, one by one.
 CREATE FUNCTION rowcast.inbox_mark_all(me text, recipients text[], action text, up_to text) RETURNS jsonb
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
     SET enable_sort = off SET jit = off SET plan_cache_mode = force_generic_plan AS $$
