@@ -44,7 +44,7 @@ export class Connection {
   #token;
   #forgotten = 0; // the number of calls of forget
   #asked = []; // the times of the last calls of the token callback
-  #refused; // a cursor that was too long for a server or a proxy
+  #refused; // a cursor that was probably too long for a server or a proxy; "" if another reason was found
 
   /** @param {URL} url @param {Options} options */
   constructor(url, options) {
@@ -147,7 +147,7 @@ export class Connection {
     const headers = /** @type {Record<string, string>} */ ({ Accept: "text/event-stream" });
     if (this.#token) headers.Authorization = `Bearer ${this.#token}`;
     // The header Last-Event-ID causes a preflight request to another origin. A token causes one anyway.
-    const simple = !this.#token && globalThis.origin && origin !== url.origin; // "null" in a sandboxed frame
+    const simple = !this.#token && globalThis.origin && globalThis.origin !== url.origin; // "null" in a sandboxed frame
     const cursor = this.cursor === this.#refused ? "refused" : this.cursor; // the hub answers a malformed cursor with a reset
     // fetch refuses a header with other characters than these.
     if (cursor && (simple || /[^ -~]/.test(cursor))) url.searchParams.set("last_event_id", cursor);
@@ -162,15 +162,22 @@ export class Connection {
     else if (status === 401) this.#stop({ state: "signed-out", status });
     else if (status === 403) this.#stop({ state: "forbidden", status });
     else if (status === 204) this.#stop({ state: "closed", status });
-    else if ([400, 414, 431].includes(status) && this.cursor.length > LONG_CURSOR && this.cursor !== this.#refused) {
-      this.#refused = this.cursor;
-      this.#attempt("open");
-    } else if (status !== 200) {
+    else if ([400, 414, 431].includes(status) && this.cursor.length > LONG_CURSOR) this.#refuse(status);
+    else if (status !== 200) {
       const after = headers.get("Retry-After");
       const wait = +after * SECOND || Date.parse(after) - (Date.parse(headers.get("Date")) || Date.now()) || 0;
       this.#fail({ reason: "status", status }, Math.max(wait, status >= 500 || [408, 425, 429].includes(status) ? 0 : MISTAKE));
     } else if (!/^text\/event-stream *(;|$)/i.test(headers.get("Content-Type"))) this.#fail({ reason: "type", status }, MISTAKE);
     else return true;
+  }
+
+  /** Asks again at once without the cursor, which is probably too long. If it was not the reason, the next attempt has it again. A reset
+   * can bring a cursor that is too long, too, so only the first cursor is refused without a wait. */
+  #refuse(status) {
+    const before = this.#refused;
+    this.#refused = before === this.cursor ? "" : this.cursor;
+    if (before === undefined) this.#attempt("open");
+    else this.#fail({ reason: "status", status }, MISTAKE);
   }
 
   /** @param {ReadableStreamDefaultReader<Uint8Array>} reader @param {() => boolean} current */

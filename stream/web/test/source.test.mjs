@@ -302,18 +302,29 @@ test("a cursor that is too long for a server or a proxy is replaced, and the str
       assert.equal((await hub.request(1)).cursor, long);
       hub.requests[0].answer(status);
       assert.equal((await hub.request(2)).cursor, "refused");
-      hub.requests[1].answer(status); // the cursor was not the reason
-      assert.ok((await hub.wait()) >= 10);
       assert.equal(source.lastEventId, long);
-      const request = (await hub.request(3)).greet("2-c").send('event: rowcast.reset\ndata: {"reason":"malformed"}\nid: 2-c\n\n').row(3);
+      const reset = (request, cursor) => request.greet(cursor).send(`event: rowcast.reset\ndata: {"reason":"malformed"}\nid: ${cursor}\n\n`);
+      reset(hub.requests[1], "2" + long).end(); // the next cursor is too long, too
+      await hub.wait();
+      (await hub.request(3)).answer(status);
+      assert.ok((await hub.wait()) >= 10);
+      const request = reset(await hub.request(4), "3-c").row(4);
       await settle();
-      assert.equal(request.cursor, "refused");
-      assert.deepEqual([resets, source.heard, source.lastEventId], [["malformed"], [["message", 3]], "3-c"]);
+      assert.deepEqual([hub.requests[2].cursor, request.cursor], ["2" + long, "refused"]);
+      assert.deepEqual([resets, source.heard, source.lastEventId], [["malformed", "malformed"], [["message", 4]], "4-c"]);
       request.end();
       await hub.wait();
-      assert.equal((await hub.request(4)).cursor, "3-c");
+      assert.equal((await hub.request(5)).cursor, "4-c");
     });
   }
+  await t.test("a long cursor that was not the reason is kept", async (t) => {
+    const hub = new Hub(t);
+    hub.open({ lastEventId: long });
+    (await hub.request(1)).answer(400);
+    (await hub.request(2)).answer(400);
+    assert.ok((await hub.wait()) >= 10);
+    assert.deepEqual([hub.requests[1].cursor, (await hub.request(3)).cursor], ["refused", long]);
+  });
   await t.test("a short cursor is kept", async (t) => {
     const hub = new Hub(t);
     hub.open({ lastEventId: "1-c" });

@@ -23,8 +23,9 @@ export function h(name, properties = {}, ...children) {
 
 /** Returns the first truthy result of find for a node and then for the hosts of the shadow trees that contain the node, from the innermost
  * to the outermost. The host of a document is not followed: document.host can be a form of the page with the name "host". */
-export function findOutward(node, find, root = node.getRootNode()) {
-  return find(node) || (root instanceof ShadowRoot ? findOutward(root.host, find) : undefined);
+export function findOutward(node, find) {
+  const root = node.getRootNode();
+  return find(node) || (root.nodeType === 11 && root.host ? findOutward(root.host, find) : undefined); // 11: a fragment or a shadow root
 }
 
 export function icon(name) {

@@ -109,6 +109,9 @@ export class RowcastInboxElement extends Base {
   }
 
   connectedCallback() {
+    const document = this.ownerDocument; // a page may move the element to another document than that of this script
+    const window = document.defaultView;
+    if (!window) return; // for example, the frame of the document was removed
     this.#takeOver();
     this.#isConnected = true;
     const options = { events: this.getAttribute("events") ?? "/events", inbox: this.getAttribute("inbox") ?? undefined, token: this.#token ?? undefined, withCredentials: this.withCredentials };
@@ -118,9 +121,10 @@ export class RowcastInboxElement extends Base {
     this.#store.addEventListener("change", () => this.#update(), { signal });
     this.#store.addEventListener("row", ({ detail }) => this.#receive(detail), { signal });
     this.#store.addEventListener("error", ({ action }) => this.#fail(action), { signal });
-    const document = this.ownerDocument; // a page may move the element to another document than that of this script
     document.addEventListener("visibilitychange", () => this.#parts.list.watch(), { signal });
-    document.defaultView.addEventListener("resize", () => this.open && this.#place(), { signal });
+    window.addEventListener("resize", () => this.open && this.#place(), { signal });
+    // Nothing else tells the element that its frame was removed, or its window closed.
+    window.addEventListener("pagehide", ({ persisted }) => persisted || this.disconnectedCallback(), { signal });
     for (const target of [this, document]) target.addEventListener("keydown", (event) => this.#escape(event), { signal });
     this.#rebuild();
     this.#timers.tick = setInterval(() => this.open && this.#parts.list.tick(), 10 * SECOND);
@@ -279,6 +283,7 @@ export class RowcastInboxElement extends Base {
   }
 
   #toggled(event) {
+    if (!this.#store) return; // the element was removed meanwhile
     const open = event.newState === "open";
     const { bell, panel, toasts, list } = this.#parts;
     bell.ariaExpanded = open;

@@ -135,9 +135,13 @@ export class List {
 
   #custom(item) {
     const { element } = this.#host;
-    const template = element.querySelector(":scope > template[slot=item]")?.cloneNode(true);
-    template?.content.append(...template.childNodes); // React and Vue put the nodes into the template itself
-    return element.render?.(item) ?? (template && fill(template.content, item));
+    return element.render?.(item) ?? this.#filled(element.querySelector(":scope > template[slot=item]")?.cloneNode(true), item);
+  }
+
+  #filled(template, item) {
+    if (!template) return;
+    template.content.append(...template.childNodes); // React and Vue put the nodes into the template itself
+    return fill(template.content, item);
   }
 
   #usual(item) {

@@ -88,11 +88,14 @@ li:hover .actions, li:focus-within .actions { opacity: 1; }
 @media (forced-colors: active) { .badge, .new, .panel, .toast, .actions { border: 1px solid; } }
 `;
 
-let sheet, owner; // the last sheet, and its document
+const sheets = new WeakMap();
 
-/** Returns a style sheet that the elements of a document share. A document refuses the sheets of other documents. */
+/** Returns the style sheet that the elements of a document share. A document refuses the sheets of other documents. */
 export function sheetOf(document) {
-  if (owner !== document) (sheet = new document.defaultView.CSSStyleSheet()).replaceSync(CSS);
-  owner = document;
-  return sheet;
+  if (!sheets.has(document)) {
+    const sheet = new document.defaultView.CSSStyleSheet();
+    sheet.replaceSync(CSS);
+    sheets.set(document, sheet);
+  }
+  return sheets.get(document);
 }
