@@ -1,6 +1,8 @@
 package listener_test
 
 import (
+	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -12,7 +14,7 @@ import (
 
 // The app has added columns to the table. Whatever their names are, no query of the listener takes such a column for a
 // name of its own. The test gives the columns all names that appear in the queries. The transaction of the first two
-// rows is in flight in the cursor from which the rows are replayed.
+// rows is in flight in the cursor from which the rows are replayed. The numbers in the data of the last row are measured.
 func TestColumnsOfTheApp(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -23,11 +25,15 @@ func TestColumnsOfTheApp(t *testing.T) {
 		exec(t, conn, "INSERT INTO rowcast.notifications (recipient, event, data) VALUES ('alice', 'e', $1)", data)
 	}
 	insert("1")
+	var random [5 << 10]byte
+	_, _ = rand.NewChaCha8([32]byte{}).Read(random[:])
+	large := fmt.Sprintf(`["%x", 1, 2, 3, 4, 5, 6, 7, 8]`, random)
 	readInEveryWay(t, dsn, func() {
 		insert("2")
 		exec(t, conn, "COMMIT")
 		insert("3")
-	}, []string{"alice e 1", "alice e 2", "alice e 3"}, 0)
+		insert(large)
+	}, []string{"alice e 1", "alice e 2", "alice e 3", "alice e " + large}, 0)
 }
 
 // addedColumns returns a clause ADD COLUMN for each name in the queries of the listener that the table does not have.
@@ -59,7 +65,7 @@ func addedColumns(t *testing.T) (clauses []string) {
 		delete(names, name)
 	}
 	for name := range names {
-		clauses = append(clauses, `ADD COLUMN "`+name+`" text`)
+		clauses = append(clauses, `ADD COLUMN "`+name+`" text DEFAULT repeat('x', 20000)`)
 	}
 	if len(clauses) < 100 {
 		t.Fatalf("found only %d names", len(clauses))

@@ -66,9 +66,9 @@ const (
 func (r *Replayer) Disconnect(ctx context.Context, recipient string) error {
 	ctx, cancel := context.WithTimeout(ctx, r.listener.Timeout)
 	defer cancel()
-	err := r.notify(ctx, recipient, strings.HasPrefix(recipient, `"`))
+	err := r.notify(ctx, recipient)
 	if isUntranslatable(err) {
-		err = r.notify(ctx, recipient, true)
+		err = r.notify(ctx, quoted+strconv.QuoteToASCII(recipient))
 	}
 	if err != nil {
 		return fmt.Errorf("notify %s: %w", disconnectedChannel, err)
@@ -76,25 +76,24 @@ func (r *Replayer) Disconnect(ctx context.Context, recipient string) error {
 	return nil
 }
 
-// notify sends the name of the listener and a recipient. If quoted is set, the recipient is a Go string literal in ASCII,
-// which has a form in every encoding of a database.
-func (r *Replayer) notify(ctx context.Context, recipient string, quoted bool) error {
-	if quoted {
-		recipient = strconv.QuoteToASCII(recipient)
-	}
+// quoted comes before a recipient that is sent as a Go string literal in ASCII, because its name has no form in the
+// encoding of the database. No name of a recipient contains a control character.
+const quoted = "\x01"
+
+// notify sends the name of the listener and a recipient.
+func (r *Replayer) notify(ctx context.Context, recipient string) error {
 	// The names are qualified, because behind a pooler the connection does not have the listener's settings.
 	const notify = "SELECT pg_catalog.pg_notify($1::pg_catalog.text, $2::pg_catalog.text)"
 	_, err := r.notifying.Exec(ctx, notify, disconnectedChannel, r.listener.name+" "+recipient)
 	return err
 }
 
-// parseDisconnected returns the name of the listener and the recipient in a payload that notify has sent.
+// parseDisconnected returns the name of the listener and the recipient in a payload that notify has sent. The recipient
+// is "" if it cannot be read.
 func parseDisconnected(payload string) (by, recipient string) {
 	by, recipient, _ = strings.Cut(payload, " ")
-	if strings.HasPrefix(recipient, `"`) {
-		if plain, err := strconv.Unquote(recipient); err == nil {
-			recipient = plain
-		}
+	if literal, ok := strings.CutPrefix(recipient, quoted); ok {
+		recipient, _ = strconv.Unquote(literal)
 	}
 	return by, recipient
 }

@@ -126,8 +126,8 @@ const measuredQuery = `SELECT recipient, event, CASE WHEN octet_length(text) <= 
 	(SELECT recipient, event, huge, CASE WHEN NOT huge THEN data::text END FROM
 		(SELECT ` + boundRecipient + `, ` + boundEvent + `, data,
 			CASE WHEN pg_column_size(data #> '{}') NOT BETWEEN 7217 AND 1048576 THEN false ELSE EXISTS (SELECT FROM (
-				SELECT sum(octet_length(n::text)) OVER (ROWS UNBOUNDED PRECEDING) AS bytes
-				FROM jsonb_array_elements(jsonb_path_query_array(data::jsonb, 'strict $.** ? (@.type() == "number")')) n
+				SELECT sum(octet_length(number::text)) OVER (ROWS UNBOUNDED PRECEDING) AS bytes
+				FROM jsonb_array_elements(jsonb_path_query_array(data::jsonb, 'strict $.** ? (@.type() == "number")')) n (number)
 			) numbers WHERE bytes > $3::bigint) END
 		FROM rowcast.notifications WHERE xid = $1::text::xid8 AND id = $2 OFFSET 0) measured (recipient, event, data, huge) OFFSET 0) whole (recipient, event, huge, text)`
 

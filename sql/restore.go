@@ -134,8 +134,8 @@ func adopt(ctx context.Context, tx pgx.Tx) error {
 	// Retention never deletes the newest transaction. A horizon above all rows is therefore probably a number of the
 	// other server. If isRestored is true, the horizon is such a number, even if this server has written rows with higher
 	// numbers since.
-	const own = `UPDATE rowcast.history SET system_identifier = server.system_identifier, xid = pg_current_xact_id(), database = server.database,
-		horizon = CASE WHEN NOT $1::bool AND EXISTS (SELECT FROM rowcast.notifications WHERE xid >= horizon) THEN horizon ELSE '3' END
+	const own = `UPDATE rowcast.history h SET system_identifier = server.system_identifier, xid = pg_current_xact_id(), database = server.database,
+		horizon = CASE WHEN NOT $1::bool AND EXISTS (SELECT FROM rowcast.notifications WHERE xid >= h.horizon) THEN h.horizon ELSE '3' END
 		FROM rowcast.server() server`
 	if _, err := tx.Exec(ctx, own, isRestored); err != nil {
 		return err

@@ -54,8 +54,16 @@ func (h *Hub) poll(w http.ResponseWriter, r *http.Request, s *subscriber, grant 
 		h.Stats.Refused.Unavailable.Add(1)
 		answer.Replace(sse.AppendRetry(nil, jitter(2*h.Retry)))
 		answer.Finish(h.UnavailableStatus)
+	default:
+		answer.Replace(nil)
+		answer.Finish(StatusDisconnected)
 	}
 }
+
+// StatusDisconnected is the status of a request that was given up because its client had disconnected. nginx uses this
+// number, too. The client may have closed only its side of the connection and still receive. Without a status, net/http
+// would answer 200.
+const StatusDisconnected = 499
 
 // pollTime returns the longest time that a poll waits: the time until the end of the grant, but at least expiryTick,
 // and at most a heartbeat interval.

@@ -318,11 +318,18 @@ func TestPollDuringAnOutage(t *testing.T) {
 		if s := &f.hub.Stats; s.Polls.Load() != 1 || s.Refused.Unavailable.Load() != 1 {
 			t.Errorf("counted %d polls and %d requests that were refused because the hub was unavailable, want 1 and 1", s.Polls.Load(), s.Refused.Unavailable.Load())
 		}
+		gone := recordPoll(t, f.site, start.String(), stream.Grant{User: "alice"})
+		synctest.Wait()
+		gone.disconnect() // the client may have closed only its side of the connection
+		gone.awaitEnd(t)
+		if refused := f.hub.Stats.Refused.Unavailable.Load(); gone.status() != stream.StatusDisconnected || gone.text() != "" || refused != 1 {
+			t.Errorf("after a disconnect: got %d, %q and %d refused requests, want 499, no text and 1", gone.status(), gone.text(), refused)
+		}
 		w, head, began := httptest.NewRecorder(), httptest.NewRequestWithContext(t.Context(), http.MethodHead, "/?poll=1", nil), time.Now()
 		head.Header.Set("Last-Event-ID", start.String())
 		f.hub.Serve(w, head, stream.Grant{User: "alice"})
-		if polls := f.hub.Stats.Polls.Load(); w.Code != http.StatusOK || time.Since(began) > 0 || polls != 1 {
-			t.Errorf("HEAD: got %d after %v, with %d polls counted, want 200 at once and 1 poll", w.Code, time.Since(began), polls)
+		if polls := f.hub.Stats.Polls.Load(); w.Code != http.StatusOK || time.Since(began) > 0 || polls != 2 {
+			t.Errorf("HEAD: got %d after %v, with %d polls counted, want 200 at once and 2 polls", w.Code, time.Since(began), polls)
 		}
 	})
 }

@@ -228,7 +228,7 @@ func (f *authFlags) keys(ctx context.Context, logger *slog.Logger, record *failu
 		}
 		keys = append(keys, k)
 	}
-	for _, path := range f.JWTKey {
+	for _, path := range trimmed(f.JWTKey) {
 		public, err := readPublicKeys(path)
 		if err != nil {
 			return nil, fmt.Errorf("--jwt-key: %w", err)
@@ -264,7 +264,7 @@ func readSecrets(values, files []string) (secrets [][]byte, err error) {
 	for _, value := range values {
 		secrets = append(secrets, []byte(value))
 	}
-	for _, path := range files {
+	for _, path := range trimmed(files) {
 		text, err := os.ReadFile(path)
 		if err != nil {
 			return nil, fmt.Errorf("--jwt-secret-file: %w", err)

@@ -190,6 +190,7 @@ func TestWrongCommandLines(t *testing.T) {
 		{[]string{"serve", "--jwt-leeway", "61s"}, nil, `--jwt-leeway: 61s is not from 0s to 1m`},
 		{[]string{"serve", "--jwt-leeway", "-1s"}, nil, `--jwt-leeway: -1s is not from 0s to 1m`},
 		{[]string{"serve", "--jwt-audience", ""}, nil, `--jwt-audience: the value is empty`},
+		{[]string{"serve", "--jwt-audience", "a, "}, nil, `--jwt-audience: the value is empty`},
 		{[]string{"serve", "--group-mark="}, nil, `--group-mark: the value is empty`},
 		{[]string{"serve", "--group-mark=:\n"}, nil, `--group-mark: the mark contains a control character`},
 		{[]string{"serve", "--group-mark=\u0085"}, nil, `--group-mark: the mark contains a control character`},

@@ -21,7 +21,7 @@ type migrateCmd struct {
 	Inbox      bool       `help:"Install the inbox: the list of notifications with what each user has seen, read and archived."`
 	Print      bool       `help:"Print the SQL that installs or upgrades the schema and grants the rights, for use with psql or in a migration of a framework. Nothing is changed."`
 
-	NoTransaction bool `help:"Print the SQL without BEGIN and COMMIT, for a framework that runs its migrations in a transaction."`
+	NoTransaction bool `help:"Print the SQL as a single statement, without BEGIN and COMMIT, for a migration of a framework."`
 }
 
 // Help is shown by rowcast migrate --help.

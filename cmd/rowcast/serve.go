@@ -107,13 +107,16 @@ func (c *serveCmd) Run(ctx context.Context, parsed *kong.Context, console consol
 }
 
 func (c *serveCmd) run(ctx context.Context, logger *slog.Logger, isProcess bool) error {
-	defer ignoreHangup(logger)() // before newServer, which can wait for the answers of --jwks-url
+	// Signals are ignored before newServer, which can wait for the answers of --jwks-url.
+	defer ignoreHangup(logger)()
+	if isProcess {
+		signal.Ignore(syscall.SIGPIPE) // so that the hub goes on if the program that reads its log ends
+	}
 	s, err := c.newServer(ctx, logger)
 	if err != nil {
 		return usage(err)
 	}
 	if isProcess {
-		signal.Ignore(syscall.SIGPIPE) // so that the hub goes on if the program that reads its log ends
 		s.LowerMemoryLimit()
 	}
 	err = s.Run(ctx)

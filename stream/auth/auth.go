@@ -79,10 +79,6 @@ func (h *Handler) init() {
 // stream.
 const answerTime = 15 * time.Second
 
-// disconnected is the status of a request that was given up because its client had disconnected. nginx uses this
-// number, too.
-const disconnected = 499
-
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.once.Do(h.init)
 	grant, err := h.authenticate(r)
@@ -92,7 +88,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case denied:
 		h.Deny(w, r, denial)
 	case err != nil && r.Context().Err() != nil: // the client has disconnected, or has only stopped sending, and can still receive
-		w.WriteHeader(disconnected) // without a call, net/http would answer 200
+		w.WriteHeader(stream.StatusDisconnected)
 	case err != nil:
 		h.Stats.Unavailable.Add(1)
 		if logger, ok := h.failures.Allow(h.Logger); ok {

@@ -102,10 +102,6 @@ func (p problem) Error() string { return p.text }
 
 func badRequest(text string) error { return problem{status: http.StatusBadRequest, text: text} }
 
-// disconnected is the status of a request that was given up because its client had disconnected. nginx uses this
-// number, too.
-const disconnected = 499
-
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.once.Do(h.init)
 	began, action := time.Now(), h.action(r.URL.Path)
@@ -146,8 +142,8 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, action string) i
 		_, _ = w.Write(answer)
 		return http.StatusOK
 	case !known: // the client has disconnected, or has only stopped sending, and can still receive
-		w.WriteHeader(disconnected) // without a call, net/http would answer 200
-		return disconnected
+		w.WriteHeader(stream.StatusDisconnected)
+		return stream.StatusDisconnected
 	default:
 		if p.retry > 0 {
 			w.Header().Set("Retry-After", strconv.Itoa(int(p.retry.Seconds())))

@@ -113,7 +113,7 @@ func (e *Examination) deletes(ctx context.Context) (finding, error) {
 				text += ": " + refused.Detail
 			}
 			return finding{
-				failure, "a publication keeps hubs from deleting old rows: " + terminal.Printable(text),
+				warning, "a publication keeps hubs from deleting old rows: " + terminal.Printable(text),
 				"ALTER PUBLICATION … SET (publish = 'insert'), drop the publication, or start the hub with --retain=0",
 			}, nil
 		}

@@ -99,8 +99,8 @@ func JoinNegative(args []string) (joined []string) {
 var negative = regexp.MustCompile(`^-[0-9.]`)
 
 // RefuseEmpty refuses a flag with an empty value. A shell passes an empty value for an unset variable, as in
-// --jwt-audience "$AUD", and an empty audience must not allow every audience. An empty environment variable is not
-// refused: it is ignored, as if it were not set.
+// --jwt-audience "$AUD", and an empty audience must not allow every audience. A list with an empty text, or with a text of
+// spaces, is refused too. An empty environment variable is not refused: it is ignored, as if it were not set.
 func RefuseEmpty(ctx *kong.Context) error {
 	for _, path := range ctx.Path {
 		if path.Flag == nil || path.Flag.IsBool() {
@@ -108,12 +108,25 @@ func RefuseEmpty(ctx *kong.Context) error {
 		}
 		switch target := path.Flag.Target; target.Kind() {
 		case reflect.String, reflect.Slice:
-			if target.Len() == 0 {
+			if target.Len() == 0 || hasBlank(target) {
 				return fmt.Errorf("--%s: the value is empty", path.Flag.Name)
 			}
 		}
 	}
 	return nil
+}
+
+// hasBlank reports whether a list has a text that is empty or consists of spaces.
+func hasBlank(list reflect.Value) bool {
+	if list.Kind() != reflect.Slice || list.Type().Elem().Kind() != reflect.String {
+		return false
+	}
+	for i := range list.Len() {
+		if strings.TrimSpace(list.Index(i).String()) == "" {
+			return true
+		}
+	}
+	return false
 }
 
 // Source returns the name of a flag. If its value comes from an environment variable, it also returns the name of the

@@ -70,7 +70,7 @@ func (h *metricsHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	select {
 	case <-result.done:
 	case <-r.Context().Done(): // the client has disconnected, or has only stopped sending, and can still receive
-		w.WriteHeader(499) // without a call, net/http would answer 200, and nginx uses this number, too
+		w.WriteHeader(stream.StatusDisconnected)
 		return
 	}
 	if result.err != nil {
