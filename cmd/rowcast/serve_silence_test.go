@@ -58,10 +58,12 @@ func stopInSilence(t *testing.T, dsn string) time.Duration {
 	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
+	p.err.await(t, "msg=stopped") // with -race, the process ends a second later
+	took := time.Since(began)
 	if err := p.wait(t); err != nil {
 		t.Errorf("got %v, want exit code 0", err)
 	}
-	return time.Since(began)
+	return took
 }
 
 // silence suspends the main process of a server (postmaster) and the server processes of a hub's idle sessions until
