@@ -44,7 +44,7 @@ export class Connection {
   #token;
   #forgotten = 0; // the number of calls of forget
   #asked = []; // the times of the last calls of the token callback
-  #refused; // a cursor that was probably too long for a server or a proxy; "" if another reason was found
+  #refused; // a cursor that was probably too long for a server or a proxy; null if another reason was found
 
   /** @param {URL} url @param {Options} options */
   constructor(url, options) {
@@ -175,7 +175,7 @@ export class Connection {
    * can bring a cursor that is too long, too, so only the first cursor is refused without a wait. */
   #refuse(status) {
     const before = this.#refused;
-    this.#refused = before === this.cursor ? "" : this.cursor;
+    this.#refused = before === this.cursor ? null : this.cursor;
     if (before === undefined) this.#attempt("open");
     else this.#fail({ reason: "status", status }, MISTAKE);
   }
