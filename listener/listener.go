@@ -139,7 +139,7 @@ type Listener struct {
 	listenPause time.Duration // for how long the listener does not listen after a notification has ended its session
 	listenFrom  time.Time     // when the listener may listen again (see pauseListening)
 	foreign     int64         // the result of the last count of inspect, which warns if the next result is higher
-	serving     chan struct{} // closed at the end of the present fetch, or of the next one that succeeds; nil if nobody waits for it
+	serving     chan struct{} // closed when a fetch succeeds; nil if nobody waits for one
 
 	unreadableLog loglimit.Limit
 

@@ -198,19 +198,11 @@ func (f *authFlags) byCredential(ctx context.Context, s *server.Server) (auth.Au
 		return nil, err
 	}
 	tokens := &auth.Tokens{
-		Keys: keys, Issuer: f.JWTIssuer, Audience: trimmed(f.JWTAudience), WithoutExpiry: f.JWTWithoutExp, Leeway: f.JWTLeeway,
+		Keys: keys, Issuer: f.JWTIssuer, Audience: f.JWTAudience, WithoutExpiry: f.JWTWithoutExp, Leeway: f.JWTLeeway,
 		GroupsClaim: string(f.JWTGroupsClaim), TopicsClaim: string(f.JWTTopicsClaim), Mark: f.GroupMark,
 		Cookie: f.JWTCookie, Origins: s.Origins,
 	}
 	return tokens.Authenticate, nil
-}
-
-// trimmed returns texts without the spaces around them. The list in a variable may have spaces after its commas.
-func trimmed(texts []string) (all []string) {
-	for _, text := range texts {
-		all = append(all, strings.TrimSpace(text))
-	}
-	return all
 }
 
 func isCookieName(name string) bool { return (&http.Cookie{Name: name, Value: "x"}).Valid() == nil }
@@ -228,7 +220,7 @@ func (f *authFlags) keys(ctx context.Context, logger *slog.Logger, record *failu
 		}
 		keys = append(keys, k)
 	}
-	for _, path := range trimmed(f.JWTKey) {
+	for _, path := range f.JWTKey {
 		public, err := readPublicKeys(path)
 		if err != nil {
 			return nil, fmt.Errorf("--jwt-key: %w", err)
@@ -264,7 +256,7 @@ func readSecrets(values, files []string) (secrets [][]byte, err error) {
 	for _, value := range values {
 		secrets = append(secrets, []byte(value))
 	}
-	for _, path := range trimmed(files) {
+	for _, path := range files {
 		text, err := os.ReadFile(path)
 		if err != nil {
 			return nil, fmt.Errorf("--jwt-secret-file: %w", err)

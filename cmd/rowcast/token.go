@@ -76,7 +76,7 @@ func (c *tokenCmd) claims() (jwt.MapClaims, error) {
 		claims["iss"] = c.JWTIssuer
 	}
 	if len(c.JWTAudience) > 0 {
-		claims["aud"] = trimmed(c.JWTAudience)
+		claims["aud"] = c.JWTAudience
 	}
 	return claims, nil
 }

@@ -9,7 +9,7 @@ import (
 // A hub with matching settings accepts the token of rowcast token. The standard output contains only the token.
 func TestTokenIsAccepted(t *testing.T) {
 	t.Parallel()
-	h := secure(t, "--jwt-secret", secret, "--jwt-key", " "+fileOf(t, pemOf(t, pairs().rsa.Public()), pemOf(t, pairs().ed.Public()), pemOf(t, pairs().ec.Public())), "--jwt-issuer", "me", "--jwt-audience", "a, b")
+	h := secure(t, "--jwt-secret", secret, "--jwt-key", fileOf(t, pemOf(t, pairs().rsa.Public()), pemOf(t, pairs().ed.Public()), pemOf(t, pairs().ec.Public())), "--jwt-issuer", "me", "--jwt-audience", "a,b")
 	for name, args := range map[string][]string{
 		"secret": nil, "RSA": {"--jwt-private-key", fileOf(t, pemOf(t, pairs().rsa))}, "Ed25519": {"--jwt-private-key", fileOf(t, pemOf(t, pairs().ed))},
 		"a certificate and its key":        {"--jwt-private-key", fileOf(t, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE"}), pemOf(t, pairs().rsa))},

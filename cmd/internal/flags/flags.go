@@ -70,6 +70,7 @@ func lookUp(flag *kong.Flag, names []string, getenv func(string) string) (any, e
 		if value == "" {
 			continue
 		}
+		value = trimList(flag, value)
 		scan := kong.Scan().PushTyped(value, kong.FlagValueToken)
 		target := reflect.New(flag.Target.Type()).Elem()
 		if target.Kind() == reflect.Pointer {
@@ -82,6 +83,22 @@ func lookUp(flag *kong.Flag, names []string, getenv func(string) string) (any, e
 	}
 	return nil, nil
 }
+
+// trimList removes the spaces around each text of a list. A flag that is not a list keeps its value.
+func trimList(flag *kong.Flag, value string) string {
+	if !isList(flag) {
+		return value
+	}
+	separator := string(flag.Tag.Sep)
+	texts := strings.Split(value, separator)
+	for i, text := range texts {
+		texts[i] = strings.TrimSpace(text)
+	}
+	return strings.Join(texts, separator)
+}
+
+// isList reports whether one value of a flag may have several texts.
+func isList(flag *kong.Flag) bool { return flag.Target.Kind() == reflect.Slice && flag.Tag.Sep > 0 }
 
 // JoinNegative writes "--flag -1" as "--flag=-1". Otherwise kong reads -1 as a flag.
 func JoinNegative(args []string) (joined []string) {
@@ -99,8 +116,9 @@ func JoinNegative(args []string) (joined []string) {
 var negative = regexp.MustCompile(`^-[0-9.]`)
 
 // RefuseEmpty refuses a flag with an empty value. A shell passes an empty value for an unset variable, as in
-// --jwt-audience "$AUD", and an empty audience must not allow every audience. A list with an empty text, or with a text of
-// spaces, is refused too. An empty environment variable is not refused: it is ignored, as if it were not set.
+// --jwt-audience "$AUD", and an empty audience must not allow every audience. An empty environment variable is not
+// refused: it is ignored, as if it were not set. RefuseEmpty also refuses a list with a text that is empty, or that has a
+// space at its beginning or end.
 func RefuseEmpty(ctx *kong.Context) error {
 	for _, path := range ctx.Path {
 		if path.Flag == nil || path.Flag.IsBool() {
@@ -108,25 +126,30 @@ func RefuseEmpty(ctx *kong.Context) error {
 		}
 		switch target := path.Flag.Target; target.Kind() {
 		case reflect.String, reflect.Slice:
-			if target.Len() == 0 || hasBlank(target) {
+			if target.Len() == 0 {
 				return fmt.Errorf("--%s: the value is empty", path.Flag.Name)
 			}
+		}
+		if err := checkList(path.Flag); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-// hasBlank reports whether a list has a text that is empty or consists of spaces.
-func hasBlank(list reflect.Value) bool {
-	if list.Kind() != reflect.Slice || list.Type().Elem().Kind() != reflect.String {
-		return false
+func checkList(flag *kong.Flag) error {
+	if !isList(flag) || flag.Target.Type().Elem().Kind() != reflect.String {
+		return nil
 	}
-	for i := range list.Len() {
-		if strings.TrimSpace(list.Index(i).String()) == "" {
-			return true
+	for i := range flag.Target.Len() {
+		switch text := flag.Target.Index(i).String(); {
+		case text == "":
+			return fmt.Errorf("--%s: the list has an empty value", flag.Name)
+		case text != strings.TrimSpace(text):
+			return fmt.Errorf("--%s: remove the space at the beginning or end of %q", flag.Name, text)
 		}
 	}
-	return false
+	return nil
 }
 
 // Source returns the name of a flag. If its value comes from an environment variable, it also returns the name of the

@@ -195,9 +195,9 @@ func hasPort(u *url.URL) bool {
 type Origin string
 
 // UnmarshalText accepts origins with the scheme http or https, spelled as browsers send them. It refuses "null", which
-// any sandboxed page can send. Like the other values that a variable may list, an origin may have spaces around it.
+// any sandboxed page can send.
 func (o *Origin) UnmarshalText(text []byte) error {
-	name := strings.TrimSpace(string(text))
+	name := string(text)
 	u, err := url.Parse(name)
 	switch {
 	case strings.Contains(name, "*"):
@@ -238,14 +238,13 @@ type HeaderName string
 // UnmarshalText refuses "*", which stands for all headers only in requests without the user's cookies. It also refuses
 // names with unusual characters, which the CORS middleware cannot read.
 func (h *HeaderName) UnmarshalText(text []byte) error {
-	name := strings.TrimSpace(string(text))
+	*h = HeaderName(text)
 	switch {
-	case name == "*":
+	case *h == "*":
 		return errors.New(`"*" is refused: name each header that the pages send`)
-	case !plainHeader.MatchString(name):
-		return fmt.Errorf("%q is not the name of a header, such as traceparent or X-Requested-With", name)
+	case !plainHeader.MatchString(string(text)):
+		return fmt.Errorf("%q is not the name of a header, such as traceparent or X-Requested-With", text)
 	}
-	*h = HeaderName(name)
 	return nil
 }
 

@@ -9,7 +9,6 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
-	"time"
 
 	"rowcast/listener/failures"
 	"rowcast/listener/feed"
@@ -44,11 +43,6 @@ func (s *Server) disconnect(w http.ResponseWriter, r *http.Request) {
 	}
 	beginAnswer(w)
 	WriteJSON(w, status, answer)
-}
-
-// beginAnswer begins the time limit of limitTime again, because the body, or PostgreSQL, may have taken long.
-func beginAnswer(w http.ResponseWriter) {
-	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(answerTime))
 }
 
 // refuseBrowsers is a middleware that refuses requests from web pages. An administrator can reach AdminListen, so a

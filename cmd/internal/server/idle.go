@@ -36,7 +36,7 @@ type idleConns struct {
 	conns     map[net.Conn]*idleConn
 	peers     map[netip.Addr]*peer
 	byTotal   peerHeap // the peers, ordered by the number of their connections
-	byWaiting peerHeap // the peers, ordered by the number of their connections that wait for a request, and then by the longest wait
+	byWaiting peerHeap // the peers, ordered by waitsMore
 	moves     uint64   // the number of calls of move
 }
 
@@ -155,8 +155,8 @@ func (c *idleConns) fix(p *peer) {
 
 func (p *peer) total() int { return p.waiting.Len() + p.serving.Len() }
 
-// waitsMore reports whether p has more waiting connections than q or, if they have equally many, a connection that has
-// been waiting longer than all those of q.
+// waitsMore compares the numbers of waiting connections. If they are equal, it reports whether the first connection of p
+// has been waiting longer than that of q.
 func (p *peer) waitsMore(q *peer) bool {
 	n, m := p.waiting.Len(), q.waiting.Len()
 	if n != m || n == 0 {

@@ -14,20 +14,19 @@ type Network netip.Prefix
 // UnmarshalText reads the value of a flag. It refuses a network that contains all addresses, and an IPv4 network in
 // IPv6 notation.
 func (n *Network) UnmarshalText(text []byte) error {
-	name := strings.TrimSpace(string(text)) // a variable may list several networks
-	prefix, err := netip.ParsePrefix(name)
+	prefix, err := netip.ParsePrefix(string(text))
 	if err != nil {
-		address, err := netip.ParseAddr(name)
+		address, err := netip.ParseAddr(string(text))
 		if err != nil || address.Zone() != "" {
-			return fmt.Errorf("%q is neither a network, such as 10.0.0.0/8 or fd00::/8, nor an address", name)
+			return fmt.Errorf("%q is neither a network, such as 10.0.0.0/8 or fd00::/8, nor an address", text)
 		}
 		prefix = netip.PrefixFrom(address, address.BitLen())
 	}
 	if prefix.Addr().Is4In6() {
-		return fmt.Errorf("%q is an IPv4 network in IPv6 notation: write it as an IPv4 network", name)
+		return fmt.Errorf("%q is an IPv4 network in IPv6 notation: write it as an IPv4 network", text)
 	}
 	if prefix.Bits() == 0 {
-		return fmt.Errorf("%q contains all addresses: every client could then claim any address", name)
+		return fmt.Errorf("%q contains all addresses: every client could then claim any address", text)
 	}
 	*n = Network(prefix.Masked())
 	return nil

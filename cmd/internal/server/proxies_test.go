@@ -23,7 +23,7 @@ func parseProxies(t testing.TB, networks ...string) (p Proxies) {
 // The client's address is the rightmost address that is not a trusted proxy's. A client cannot claim another address.
 func TestXForwardedFor(t *testing.T) {
 	t.Parallel()
-	ours := parseProxies(t, "10.0.0.0/8", " 192.0.2.7", "fd00::/8 ")
+	ours := parseProxies(t, "10.0.0.0/8", "192.0.2.7", "fd00::/8")
 	for _, tt := range []struct {
 		name, peer string
 		headers    []string

@@ -163,13 +163,19 @@ func getOrHead(r chi.Router, path string, handler http.HandlerFunc) {
 // answerTime is the time in which a client must receive an answer that is not a stream.
 const answerTime = 15 * time.Second
 
+// beginAnswer begins the time limit of an answer. A handler calls it again if the body of the request, or PostgreSQL, may
+// have taken long.
+func beginAnswer(w http.ResponseWriter) {
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(answerTime))
+}
+
 // limitTime is a middleware that limits the time of an answer. The hub removes the limit from streams. After a request
 // with a body, the connection is closed. Otherwise, if a proxy and this server disagreed about where the body ends,
 // this server could take the rest of the body for the request of another client (request smuggling). A request of
 // HTTP/1.0 may have a chunked body although its ContentLength is 0, because net/http ignores Transfer-Encoding there.
 func limitTime(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(answerTime))
+		beginAnswer(w)
 		if r.ContentLength != 0 || !r.ProtoAtLeast(1, 1) {
 			w.Header().Set("Connection", "close")
 		}

@@ -171,8 +171,8 @@ export class Connection {
     else return true;
   }
 
-  /** Asks again at once without the cursor, which is probably too long. If it was not the reason, the next attempt has it again. A reset
-   * can bring a cursor that is too long, too, so only the first cursor is refused without a wait. */
+  /** Asks again with an invalid cursor, because the cursor is probably too long. If this fails in the same way, the cursor was not the
+   * reason, and the next attempt has it again. Only the first time is without a wait, because a reset can bring another long cursor. */
   #refuse(status) {
     const before = this.#refused;
     this.#refused = before === this.cursor ? null : this.cursor;
